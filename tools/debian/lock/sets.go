@@ -1,0 +1,139 @@
+package lock
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Kinds of a set.
+const (
+	KindBinary = "binary"
+	KindSource = "source"
+)
+
+// Set is what a human asks for: some packages of one suite.
+type Set struct {
+	// About says what the set is for.
+	About string `json:"about"`
+	Suite string `json:"suite"`
+	// Kind is "binary" or "source".
+	Kind string `json:"kind"`
+	// Resolve adds what the packages depend on (Pre-Depends and Depends,
+	// never Recommends).
+	Resolve bool `json:"resolve,omitempty"`
+	// Essential adds all packages that the archive marks as essential.
+	Essential bool `json:"essential,omitempty"`
+	// Packages are the names asked for.
+	Packages []string `json:"packages"`
+	// Omit maps packages that are left out, though something depends on
+	// them, to the reason why nothing misses them.
+	Omit map[string]string `json:"omit,omitempty"`
+}
+
+// Sets maps the name of a set to what it holds.
+type Sets map[string]Set
+
+// Names gives the sorted names of all sets.
+func (s Sets) Names() []string {
+	names := make([]string, 0, len(s))
+	for name := range s {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+var (
+	setName     = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+)
+
+// ReadSets reads sets.json. Errors name the file and, where JSON tells it,
+// the line.
+func ReadSets(file string) (Sets, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, badInput("reading the package sets: %w", err)
+	}
+	return ParseSets(file, data)
+}
+
+// ParseSets reads the content of sets.json.
+func ParseSets(name string, data []byte) (Sets, error) {
+	sets := Sets{}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&sets); err != nil {
+		offset := decoder.InputOffset()
+		var syntax *json.SyntaxError
+		var kind *json.UnmarshalTypeError
+		switch {
+		case errors.As(err, &syntax):
+			offset = syntax.Offset
+		case errors.As(err, &kind):
+			offset = kind.Offset
+		}
+		line := 1 + bytes.Count(data[:min(int(offset), len(data))], []byte("\n"))
+		return nil, badInput("%s:%d: %w", name, line, err)
+	}
+	for _, n := range sets.Names() {
+		if err := sets[n].check(); err != nil {
+			return nil, badInput("%s:%d: set %q: %w", name, lineOf(data, n), n, err)
+		}
+		if !setName.MatchString(n) {
+			return nil, badInput("%s:%d: set name %q: want lower-case letters, digits and _, since it names a Bazel repository", name, lineOf(data, n), n)
+		}
+	}
+	return sets, nil
+}
+
+// lineOf finds where a set begins, for error messages.
+func lineOf(data []byte, set string) int {
+	key, err := json.Marshal(set)
+	if err != nil {
+		return 1
+	}
+	i := bytes.Index(data, append(key, ':'))
+	if i < 0 {
+		return 1
+	}
+	return 1 + bytes.Count(data[:i], []byte("\n"))
+}
+
+func (s Set) check() error {
+	if s.Suite == "" || strings.ContainsAny(s.Suite, "/ ") {
+		return fmt.Errorf("suite %q: want the code name of a release", s.Suite)
+	}
+	switch s.Kind {
+	case KindBinary:
+	case KindSource:
+		if s.Resolve || s.Essential || len(s.Omit) > 0 {
+			return errors.New("resolve, essential and omit make sense for binary packages only")
+		}
+	default:
+		return fmt.Errorf("kind %q: want %q or %q", s.Kind, KindBinary, KindSource)
+	}
+	if len(s.Packages) == 0 && !s.Essential {
+		return errors.New("no packages")
+	}
+	seen := map[string]bool{}
+	for _, p := range s.Packages {
+		if !packageName.MatchString(p) {
+			return fmt.Errorf("%q is not the name of a package", p)
+		}
+		if seen[p] {
+			return fmt.Errorf("package %s is listed twice", p)
+		}
+		if _, ok := s.Omit[p]; ok {
+			return fmt.Errorf("package %s is both asked for and omitted", p)
+		}
+		seen[p] = true
+	}
+	return nil
+}
