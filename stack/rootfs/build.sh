@@ -1,0 +1,167 @@
+#!/bin/bash
+# Makes the confidential guest image: the pinned guest packages and the agent
+# in one erofs, the dm-verity tree over it, and a disk image that holds both.
+#
+# Nothing here may depend on time, order or chance: the root hash goes into the
+# kernel command line and from there into what a TEE measures.
+set -euo pipefail
+
+readonly FS_UUID=6b696c6e-0000-4000-8000-000000000001
+readonly DISK_ID=6b696c6e-0000-4000-8000-000000000010
+readonly ROOT_ID=6b696c6e-0000-4000-8000-000000000011
+readonly HASH_ID=6b696c6e-0000-4000-8000-000000000012
+# Partition types of the discoverable partitions specification.
+readonly ROOT_TYPE=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709
+readonly HASH_TYPE=2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5
+readonly BLOCK=4096
+readonly MIB=1048576
+readonly NAME=kata-debian-trixie-confidential.image
+
+step() { echo "kiln: step: $*"; }
+die() {
+  echo "kiln: error: $*" >&2
+  exit 1
+}
+
+# prune drops what a guest must not or need not carry.
+prune() {
+  local root=$1
+  find "$root/usr/share/doc" -mindepth 1 ! -type d ! -name copyright -delete
+  find "$root/usr/share/doc" -mindepth 1 -type d -empty -delete
+  local dir
+  for dir in man info locale lintian bug menu pixmaps doc-base perl5 debconf \
+    bash-completion fish zsh initramfs-tools pam-configs; do
+    rm -rf "${root:?}/usr/share/$dir"
+  done
+  # Package management and its state: a measured guest is never changed.
+  rm -rf "$root"/var/lib/{dpkg,apt,pam} "$root"/var/{cache,log,mail,spool,backups} \
+    "$root"/etc/{apt,dpkg,init.d,cron.d,cron.daily,default,logrotate.d} \
+    "$root"/usr/lib/{systemd,tmpfiles.d,mime,udev} "$root/boot"
+  find "$root/dev" -mindepth 1 -delete
+  # No program of a guest may raise its privileges by itself.
+  find "$root" -type f -perm /6000 -exec chmod a-s {} +
+  find "$root" -type d -perm /6000 -exec chmod g-s,u-s {} +
+}
+
+# configure does what the packages' maintainer scripts would have done, as far
+# as a guest needs it.
+configure() {
+  local root=$1 dir tool
+  for dir in proc sys dev run tmp mnt opt etc root var/lib var/tmp var/log; do
+    mkdir -p "$root/$dir"
+  done
+  chmod 0755 "$root"
+  chmod 0700 "$root/root"
+  chmod 1777 "$root/tmp" "$root/var/tmp"
+  ln -sfn /run "$root/var/run"
+  ln -sfn /run/lock "$root/var/lock"
+
+  cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
+  cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
+  chmod 0644 "$root/etc/passwd" "$root/etc/group"
+  # Empty and present: a runtime binds its own files over these.
+  : >"$root/etc/machine-id"
+  : >"$root/etc/resolv.conf"
+  : >"$root/etc/fstab"
+  echo kata >"$root/etc/hostname"
+  printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
+  ln -sfn /proc/mounts "$root/etc/mtab"
+
+  mkdir -p "$root/etc/ssl/certs"
+  find "$root/usr/share/ca-certificates" -name '*.crt' -print0 | sort -z |
+    xargs -0 cat >"$root/etc/ssl/certs/ca-certificates.crt"
+  [ -s "$root/etc/ssl/certs/ca-certificates.crt" ] || die "no CA certificates in the guest packages"
+
+  for tool in iptables ip6tables; do
+    ln -sfn "$tool-nft" "$root/usr/sbin/$tool"
+    ln -sfn "$tool-nft-save" "$root/usr/sbin/$tool-save"
+    ln -sfn "$tool-nft-restore" "$root/usr/sbin/$tool-restore"
+  done
+}
+
+# install_agent makes the agent the guest's first process.
+install_agent() {
+  local root=$1
+  install -m 0755 /src/kata-agent "$root/usr/bin/kata-agent"
+  ln -sfn ../bin/kata-agent "$root/usr/sbin/init"
+}
+
+# check_root fails for a tree that must not become an image.
+check_root() {
+  local root=$1 found
+  [ -L "$root/sbin" ] && [ "$(readlink "$root/sbin")" = usr/sbin ] ||
+    die "/sbin of the guest is not a link to usr/sbin: base-files is missing from the guest packages"
+  found=$(find "$root" -perm /6000 -printf '%P ')
+  [ -z "$found" ] || die "setuid or setgid in the guest: $found"
+  found=$(find "$root" ! -type l -perm -0002 ! -perm -1000 -printf '%P ')
+  [ -z "$found" ] || die "writable by everyone in the guest: $found"
+  found=$(find "$root" ! -type d ! -type f ! -type l -printf '%P ')
+  [ -z "$found" ] || die "device or socket in the guest: $found"
+}
+
+# size_of prints a file's size in bytes.
+size_of() { stat -c %s "$1"; }
+
+# round_up prints a size rounded up to whole MiB.
+round_up() { echo $((($1 + MIB - 1) / MIB * MIB)); }
+
+main() {
+  local root=/build/root
+  step "unpacking the guest packages"
+  mkdir "$root"
+  tar -C "$root" --no-same-owner --same-permissions -xf /src/guest.tar.zst
+  prune "$root"
+  configure "$root"
+  install_agent "$root"
+  check_root "$root"
+
+  step "making the file system"
+  # A sorted tar fixes order and owners whatever the build's file system does.
+  tar -C "$root" --format=posix --pax-option=delete=atime,delete=ctime,delete=mtime --sort=name \
+    --owner=0 --group=0 --numeric-owner --mtime=@0 -cf /build/root.tar .
+  # Not compressed: the layer that carries the image is, and better, and the
+  # guest need not unpack while it boots.
+  mkfs.erofs --quiet --tar=f -T 0 -U "$FS_UUID" -x -1 --workers=1 /build/root.erofs /build/root.tar
+  truncate -s "%$BLOCK" /build/root.erofs
+  fsck.erofs /build/root.erofs
+
+  step "making the hash tree"
+  local salt root_hash blocks
+  # The salt need not be secret, only always the same.
+  salt=$(printf %s "$NAME" | sha256sum | cut -d' ' -f1)
+  root_hash=$(veritysetup format --no-superblock --hash sha256 --salt "$salt" \
+    --data-block-size "$BLOCK" --hash-block-size "$BLOCK" /build/root.erofs /build/root.hash |
+    sed -n 's/^Root hash:[[:space:]]*//p')
+  [ ${#root_hash} -eq 64 ] || die "veritysetup gave no root hash"
+  blocks=$(($(size_of /build/root.erofs) / BLOCK))
+  veritysetup verify --no-superblock --hash sha256 --salt "$salt" --data-block-size "$BLOCK" \
+    --hash-block-size "$BLOCK" --data-blocks "$blocks" /build/root.erofs /build/root.hash "$root_hash"
+
+  step "making the disk image"
+  local root_size hash_size hash_start total
+  root_size=$(round_up "$(size_of /build/root.erofs)")
+  hash_size=$(round_up "$(size_of /build/root.hash)")
+  hash_start=$((MIB + root_size))
+  # The last MiB holds the second copy of the partition table.
+  total=$((hash_start + hash_size + MIB))
+  truncate -s "$total" /build/disk
+  sfdisk --quiet --no-reread --no-tell-kernel /build/disk <<EOF
+label: gpt
+label-id: $DISK_ID
+unit: sectors
+start=$((MIB / 512)), size=$((root_size / 512)), type=$ROOT_TYPE, uuid=$ROOT_ID, name="root"
+start=$((hash_start / 512)), size=$((hash_size / 512)), type=$HASH_TYPE, uuid=$HASH_ID, name="verity"
+EOF
+  dd if=/build/root.erofs of=/build/disk bs=1M seek=1 conv=notrunc,sparse status=none
+  dd if=/build/root.hash of=/build/disk bs=1M seek=$((hash_start / MIB)) conv=notrunc,sparse status=none
+
+  local share=$DESTDIR/opt/kata/share/kata-containers
+  mkdir -p "$share"
+  install -m 0644 /build/disk "$share/$NAME"
+  ln -s "$NAME" "$share/kata-containers-confidential.img"
+  echo "root_hash=$root_hash,salt=$salt,data_blocks=$blocks,data_block_size=$BLOCK,hash_block_size=$BLOCK" \
+    >"$share/root_hash_confidential.txt"
+  install -m 0644 "$share/root_hash_confidential.txt" "$OUT/root_hash"
+}
+
+main
