@@ -52,9 +52,13 @@ func (a *File) Write(p []byte) (int, error) { return a.f.Write(p) }
 func (a *File) ReadFrom(r io.Reader) (int64, error) { return a.f.ReadFrom(r) }
 
 // Commit makes what was written appear at the file's path.
-func (a *File) Commit() (err error) {
+func (a *File) Commit() error { return a.CommitAs(a.path) }
+
+// CommitAs makes what was written appear at another path of the same file
+// system, for content whose name is known only when it is complete.
+func (a *File) CommitAs(path string) (err error) {
 	if a.done {
-		return fmt.Errorf("committing %s: it has ended already", a.path)
+		return fmt.Errorf("committing %s: it has ended already", path)
 	}
 	a.done = true
 	defer func() {
@@ -68,10 +72,10 @@ func (a *File) Commit() (err error) {
 	if err := a.f.Close(); err != nil {
 		return fmt.Errorf("closing %s: %w", a.f.Name(), err)
 	}
-	if err := os.Rename(a.f.Name(), a.path); err != nil {
-		return fmt.Errorf("putting %s in place: %w", a.path, err)
+	if err := os.Rename(a.f.Name(), path); err != nil {
+		return fmt.Errorf("putting %s in place: %w", path, err)
 	}
-	return SyncDir(filepath.Dir(a.path))
+	return SyncDir(filepath.Dir(path))
 }
 
 // Abort throws away what was written.

@@ -67,6 +67,16 @@ func TestAbortLeavesTheOldContent(t *testing.T) {
 	require.ErrorContains(t, f.Commit(), "ended already")
 }
 
+func TestCommitAs(t *testing.T) {
+	dir := t.TempDir()
+	f, err := atomicfile.Create(filepath.Join(dir, "upload"), 0o644)
+	require.NoError(t, err)
+	_, err = f.Write([]byte("blob"))
+	require.NoError(t, err)
+	require.NoError(t, f.CommitAs(filepath.Join(dir, "sha256-0123")))
+	require.Equal(t, []string{"sha256-0123"}, names(t, dir))
+}
+
 func TestCommitOverADirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "taken")
 	require.NoError(t, os.MkdirAll(filepath.Join(path, "child"), 0o755))
