@@ -159,8 +159,9 @@ func (r *Reader) readIndex(ctx context.Context, url string, release *Release, na
 		ext  string
 		open func(io.Reader) (io.Reader, error)
 	}{
-		{".xz", func(in io.Reader) (io.Reader, error) { return xz.NewReader(in, xz.DefaultDictMax) }},
+		// A third more to fetch than xz, but once, and read in a tenth of the time.
 		{".gz", func(in io.Reader) (io.Reader, error) { return gzip.NewReader(in) }},
+		{".xz", func(in io.Reader) (io.Reader, error) { return xz.NewReader(in, xz.DefaultDictMax) }},
 	} {
 		file, ok := release.Files[name+format.ext]
 		if !ok {
@@ -246,7 +247,8 @@ func prune(dir string, age time.Duration) {
 }
 
 func (s *Suite) addBinaries(r io.Reader) error {
-	scanner := NewScanner(r)
+	scanner := NewScanner(r, "Package", "Version", "Architecture", "Source", "Essential", "Priority", "Pre-Depends",
+		"Depends", "Conflicts", "Breaks", "Provides", "Filename", "Size", "SHA256")
 	for scanner.Scan() {
 		p := scanner.Stanza()
 		v, err := version.Parse(p.Get("Version"))
@@ -293,7 +295,7 @@ func join(x, y string) string {
 }
 
 func (s *Suite) addSources(r io.Reader) error {
-	scanner := NewScanner(r)
+	scanner := NewScanner(r, "Package", "Version", "Extra-Source-Only", "Checksums-Sha256", "Directory")
 	for scanner.Scan() {
 		p := scanner.Stanza()
 		if strings.EqualFold(p.Get("Extra-Source-Only"), "yes") {

@@ -4,7 +4,6 @@
 package archive
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"os"
@@ -114,7 +113,7 @@ func oneLineSources(data []byte) []string {
 // deb822Sources reads the format of *.sources files.
 func deb822Sources(data []byte) []string {
 	var mirrors []string
-	scanner := NewScanner(bytes.NewReader(data))
+	scanner := NewScanner(bytes.NewReader(data), "Enabled", "Components", "Suites", "URIs")
 	for scanner.Scan() {
 		p := scanner.Stanza()
 		switch strings.ToLower(cmp.Or(p.Get("Enabled"), "yes")) {
@@ -129,67 +128,3 @@ func deb822Sources(data []byte) []string {
 	}
 	return mirrors
 }
-
-// Stanza is one paragraph of a control file.
-type Stanza struct {
-	fields []field
-}
-
-type field struct {
-	name, value string
-}
-
-// Get gives the value of a field, whose name is compared without regard to
-// case; the lines of a longer value are joined by newlines.
-func (s *Stanza) Get(name string) string {
-	for _, f := range s.fields {
-		if strings.EqualFold(f.name, name) {
-			return f.value
-		}
-	}
-	return ""
-}
-
-// Scanner reads the paragraphs of a control file one by one. The package
-// indexes of a release are 56 MB; a decoder that fills maps and structs by
-// reflection takes ten times as long for the dozen fields that are needed.
-type Scanner struct {
-	scanner *bufio.Scanner
-	stanza  Stanza
-}
-
-// NewScanner reads control paragraphs from r.
-func NewScanner(r interface{ Read([]byte) (int, error) }) *Scanner {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 64<<10), 16<<20)
-	return &Scanner{scanner: s}
-}
-
-// Scan advances to the next paragraph.
-func (s *Scanner) Scan() bool {
-	s.stanza.fields = s.stanza.fields[:0]
-	for s.scanner.Scan() {
-		line := s.scanner.Text()
-		switch {
-		case strings.TrimSpace(line) == "":
-			if len(s.stanza.fields) > 0 {
-				return true
-			}
-		case line[0] == '#':
-		case line[0] == ' ' || line[0] == '\t':
-			if n := len(s.stanza.fields); n > 0 {
-				s.stanza.fields[n-1].value += "\n" + strings.TrimSpace(line)
-			}
-		default:
-			name, value, _ := strings.Cut(line, ":")
-			s.stanza.fields = append(s.stanza.fields, field{name, strings.TrimSpace(value)})
-		}
-	}
-	return len(s.stanza.fields) > 0
-}
-
-// Stanza gives the current paragraph; it is valid until the next Scan.
-func (s *Scanner) Stanza() *Stanza { return &s.stanza }
-
-// Err gives the error that ended the scan, if any.
-func (s *Scanner) Err() error { return s.scanner.Err() }

@@ -43,7 +43,7 @@ func ParseRelease(url string, data []byte) (*Release, error) {
 	if !ok {
 		return nil, bad("not a signed Release file")
 	}
-	scanner := NewScanner(bytes.NewReader(text))
+	scanner := NewScanner(bytes.NewReader(text), "Codename", "Date", "Acquire-By-Hash", "SHA256")
 	if !scanner.Scan() {
 		return nil, bad("empty Release file")
 	}
