@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kiln-build/kiln/payload/receipt"
+	"github.com/kiln-build/kiln/stack/runtimeconfig/check"
 	"github.com/kiln-build/kiln/tools/component/metadata"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
@@ -71,19 +72,11 @@ type Spec struct {
 	Configurations []Configuration
 }
 
-// Configuration is a runtime class's configuration file and the paths on the
-// node that it names.
+// Configuration is a runtime class's configuration file.
 type Configuration struct {
-	// Component is the name of the component that holds it.
-	Component string
-	Paths     []ConfigPath
-}
-
-// ConfigPath is one path that a configuration names.
-type ConfigPath struct {
-	// Key is where it stands, e.g. "hypervisor.qemu.kernel".
-	Key  string
-	Path string
+	// Name is what errors call it.
+	Name    string
+	Content []byte
 }
 
 // Payload is the documents of a payload.
@@ -100,8 +93,12 @@ func Build(s Spec) (*Payload, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := check(s); err != nil {
+	files, err := union(s)
+	if err != nil {
 		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("payload %s: %w", s.Platform, err))
+	}
+	if err := files.complete(s.Configurations); err != nil {
+		return nil, exitcode.With(exitcode.Unverified, fmt.Errorf("payload %s: %w", s.Platform, err))
 	}
 
 	labels := labelsOf(s)
@@ -216,46 +213,29 @@ func labelsOf(s Spec) map[string]string {
 	return labels
 }
 
-// check finds what no single component can know: whether they fit together.
-func check(s Spec) error {
+// union finds what no single component can know: whether they fit together.
+func union(s Spec) (tree, error) {
 	if len(s.Components) == 0 {
-		return errors.New("it has no component")
+		return nil, errors.New("it has no component")
 	}
 	seen := map[string]bool{}
 	for _, c := range s.Components {
 		if seen[c.Name] {
-			return fmt.Errorf("component %s is listed twice: remove one", c.Name)
+			return nil, fmt.Errorf("component %s is listed twice: remove one", c.Name)
 		}
 		seen[c.Name] = true
 		if c.Arch != s.Arch {
-			return fmt.Errorf("component %s is for %s, the payload is for %s", c.Name, c.Arch, s.Arch)
+			return nil, fmt.Errorf("component %s is for %s, the payload is for %s", c.Name, c.Arch, s.Arch)
 		}
 	}
 	t, err := newTree(s.Components)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if f, _ := t.resolve(strings.TrimPrefix(Entrypoint, "/")); f == nil || f.Type != metadata.TypeFile {
-		return fmt.Errorf("no component installs the entry point %s", Entrypoint)
+		return nil, fmt.Errorf("no component installs the entry point %s", Entrypoint)
 	}
-	var errs []error
-	for _, cfg := range s.Configurations {
-		for _, p := range cfg.Paths {
-			inImage := path.Join(ArtifactRoot, p.Path)
-			if !path.IsAbs(p.Path) {
-				errs = append(errs, fmt.Errorf("configuration of component %s: %s = %q is not an absolute path", cfg.Component, p.Key, p.Path))
-				continue
-			}
-			if f, via := t.resolve(inImage); f == nil {
-				reason := "no component installs it"
-				if via != inImage {
-					reason = fmt.Sprintf("it leads to %s, which no component installs", strings.TrimPrefix(via, ArtifactRoot))
-				}
-				errs = append(errs, fmt.Errorf("configuration of component %s: %s = %q: %s", cfg.Component, p.Key, p.Path, reason))
-			}
-		}
-	}
-	return errors.Join(errs...)
+	return t, nil
 }
 
 // tree is the union of all components' files.
@@ -314,6 +294,32 @@ func (t tree) resolve(p string) (*metadata.File, string) {
 		}
 	}
 	return nil, p
+}
+
+// complete reports every path that a configuration names and no component
+// installs, following symlinks as the node would.
+func (t tree) complete(configurations []Configuration) error {
+	var errs []error
+	for _, c := range configurations {
+		paths, err := check.Paths(c.Content)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Name, err))
+			continue
+		}
+		for _, p := range paths {
+			inImage := path.Join(ArtifactRoot, p.Path)
+			f, end := t.resolve(inImage)
+			if f != nil {
+				continue
+			}
+			reason := "which no component installs"
+			if end != inImage {
+				reason = fmt.Sprintf("which leads to %s, which no component installs", strings.TrimPrefix(end, ArtifactRoot))
+			}
+			errs = append(errs, fmt.Errorf("%s:%d: %s names %s, %s", c.Name, p.Line, p.Key, p.Path, reason))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // canonical encodes v without white space and with sorted keys, so that the

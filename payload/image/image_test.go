@@ -193,39 +193,6 @@ func TestBuildRefuses(t *testing.T) {
 			func(s *image.Spec) { s.Components = s.Components[:1] },
 			"payload tdx: no component installs the entry point /usr/bin/kata-deploy",
 		},
-		"a configuration names a missing file": {
-			func(s *image.Spec) {
-				s.Configurations = []image.Configuration{{Component: "runtimeconfig", Paths: []image.ConfigPath{
-					{Key: "hypervisor.qemu.kernel", Path: "/opt/kata/share/vmlinuz.container"},
-					{Key: "hypervisor.qemu.firmware", Path: "/opt/kata/share/ovmf/OVMF.fd"},
-				}}}
-			},
-			`payload tdx: configuration of component runtimeconfig: hypervisor.qemu.firmware = "/opt/kata/share/ovmf/OVMF.fd": no component installs it`,
-		},
-		"a configuration names a dangling symlink": {
-			func(s *image.Spec) {
-				s.Components[0].Files[2].Target = "/opt/kata/share/vmlinuz-6.13"
-				s.Configurations = []image.Configuration{{Component: "runtimeconfig", Paths: []image.ConfigPath{
-					{Key: "hypervisor.qemu.kernel", Path: "/opt/kata/share/vmlinuz.container"},
-				}}}
-			},
-			"it leads to /opt/kata/share/vmlinuz-6.13, which no component installs",
-		},
-		"a configuration names a symlink to itself": {
-			func(s *image.Spec) {
-				s.Components[0].Files[2].Target = "vmlinuz.container"
-				s.Configurations = []image.Configuration{{Component: "runtimeconfig", Paths: []image.ConfigPath{
-					{Key: "hypervisor.qemu.kernel", Path: "/opt/kata/share/vmlinuz.container"},
-				}}}
-			},
-			"no component installs it",
-		},
-		"a configuration with a relative path": {
-			func(s *image.Spec) {
-				s.Configurations = []image.Configuration{{Component: "runtimeconfig", Paths: []image.ConfigPath{{Key: "k", Path: "opt/kata"}}}}
-			},
-			`k = "opt/kata" is not an absolute path`,
-		},
 		"unknown agent":        {func(s *image.Spec) { s.Agent = "mystery" }, `agent is "mystery"`},
 		"registry with scheme": {func(s *image.Spec) { s.Registry = "http://x" }, "without a scheme"},
 	} {
@@ -239,11 +206,61 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
-func TestConfigurationThatHolds(t *testing.T) {
-	s := spec()
-	s.Configurations = []image.Configuration{{Component: "runtimeconfig", Paths: []image.ConfigPath{
-		{Key: "hypervisor.qemu.kernel", Path: "/opt/kata/share/vmlinuz.container"},
-	}}}
-	_, err := image.Build(s)
-	require.NoError(t, err)
+func TestConfigurations(t *testing.T) {
+	for name, tc := range map[string]struct {
+		target  string
+		content string
+		want    string
+		code    int
+	}{
+		"it holds": {
+			"vmlinuz-6.12",
+			"[hypervisor.qemu]\nkernel = \"/opt/kata/share/vmlinuz.container\"\n", "", exitcode.OK,
+		},
+		"an absolute symlink holds": {
+			"/opt/kata/share/vmlinuz-6.12",
+			"[hypervisor.qemu]\nkernel = \"/opt/kata/share/vmlinuz.container\"\n", "", exitcode.OK,
+		},
+		"what lies elsewhere is the node's": {
+			"vmlinuz-6.12",
+			"[hypervisor.qemu]\nentropy_source = \"/dev/urandom\"\n", "", exitcode.OK,
+		},
+		"a missing file": {
+			"vmlinuz-6.12",
+			"[hypervisor.qemu]\nkernel = \"/opt/kata/share/vmlinuz.container\"\nfirmware = \"/opt/kata/share/ovmf/OVMF.fd\"\n",
+			"payload tdx: configuration-qemu-tdx.toml:3: hypervisor.qemu.firmware names /opt/kata/share/ovmf/OVMF.fd, which no component installs",
+			exitcode.Unverified,
+		},
+		"a dangling symlink": {
+			"/opt/kata/share/vmlinuz-6.13",
+			"[hypervisor.qemu]\nkernel = \"/opt/kata/share/vmlinuz.container\"\n",
+			"names /opt/kata/share/vmlinuz.container, which leads to /opt/kata/share/vmlinuz-6.13, which no component installs",
+			exitcode.Unverified,
+		},
+		"a symlink to itself": {
+			"vmlinuz.container",
+			"[hypervisor.qemu]\nkernel = \"/opt/kata/share/vmlinuz.container\"\n",
+			"names /opt/kata/share/vmlinuz.container, which no component installs",
+			exitcode.Unverified,
+		},
+		"it is not TOML": {
+			"vmlinuz-6.12",
+			"[hypervisor.qemu\n",
+			"payload tdx: configuration-qemu-tdx.toml: parsing configuration: line ",
+			exitcode.BadInput,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := spec()
+			s.Components[0].Files[2].Target = tc.target
+			s.Configurations = []image.Configuration{{Name: "configuration-qemu-tdx.toml", Content: []byte(tc.content)}}
+			_, err := image.Build(s)
+			if tc.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tc.want)
+			require.Equal(t, tc.code, exitcode.Of(err))
+		})
+	}
 }
