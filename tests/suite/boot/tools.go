@@ -1,0 +1,88 @@
+package boot
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Tools are programs of another Debian release, unpacked beside this test. They
+// are run by their own dynamic linker, since the host's C library may be older.
+type Tools struct {
+	root string
+}
+
+// UnpackTools unpacks a root (.tar.zst) into a directory.
+func UnpackTools(archive, dir string) (*Tools, error) {
+	fail := func(err error) (*Tools, error) { return nil, fmt.Errorf("unpacking the test tools: %w", err) }
+	f, err := os.Open(archive)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = f.Close() }()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		return fail(err)
+	}
+	defer z.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = root.Close() }()
+	for entries := tar.NewReader(z); ; {
+		header, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			return &Tools{root: dir}, nil
+		}
+		if err != nil {
+			return fail(err)
+		}
+		if err := unpack(root, header, entries); err != nil {
+			return fail(fmt.Errorf("%s: %w", header.Name, err))
+		}
+	}
+}
+
+func unpack(root *os.Root, header *tar.Header, content io.Reader) error {
+	name := path.Clean(header.Name)
+	switch header.Typeflag {
+	case tar.TypeDir:
+		return root.MkdirAll(name, 0o755)
+	case tar.TypeSymlink:
+		return root.Symlink(header.Linkname, name)
+	case tar.TypeLink:
+		return root.Link(path.Clean(header.Linkname), name)
+	case tar.TypeReg:
+		f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, header.FileInfo().Mode().Perm())
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(f, content); err != nil {
+			_ = f.Close()
+			return err
+		}
+		return f.Close()
+	default:
+		return fmt.Errorf("unexpected type %q", header.Typeflag)
+	}
+}
+
+// Command gives the command that runs a program of the root.
+func (t *Tools) Command(program string) ([]string, error) {
+	file := filepath.Join(t.root, program)
+	linker := filepath.Join(t.root, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
+	for _, f := range []string{file, linker} {
+		if _, err := os.Stat(f); err != nil {
+			return nil, fmt.Errorf("the test tools lack %s: %w", program, err)
+		}
+	}
+	libraries := filepath.Join(t.root, "usr/lib/x86_64-linux-gnu")
+	return []string{linker, "--library-path", libraries, file}, nil
+}
