@@ -1,0 +1,149 @@
+"""The one table of runtime classes: which platform installs what.
+
+A platform is what one payload is made for. It has runtime classes, and a
+runtime class has, for each architecture, the components that it cannot run
+without. Names are upstream's.
+"""
+
+# Components that belong to every payload, whatever it runs: the configuration
+# of its runtime classes, and the installer.
+COMMON_COMPONENTS = ["runtimeconfig", "kata-deploy"]
+
+# What installs each component. A component without a target is known, but
+# nothing builds it yet; a platform that needs one cannot be built. `%s` is the
+# platform, for components that differ between platforms.
+COMPONENTS = {
+    "boot-image-se": None,
+    "kata-deploy": "//deploy:kata-deploy",
+    "kernel": "//stack/kernel:kernel",
+    "kernel-debug": None,
+    "nydus": None,
+    "ovmf": None,
+    "ovmf-sev": None,
+    "ovmf-tdx": "//stack/ovmf:ovmf-tdx",
+    "qemu": "//stack/qemu:qemu",
+    "rootfs-image": None,
+    "rootfs-image-coco-extension": None,
+    "rootfs-image-confidential": "//stack/rootfs:rootfs-image-confidential",
+    "rootfs-initrd": None,
+    "rootfs-initrd-confidential": None,
+    "runtimeconfig": "//stack/runtimeconfig:%s",
+    "shim-v2-go": "//stack/shim:shim-v2-go",
+    "shim-v2-rust": None,
+    "virtiofsd": None,
+}
+
+RUNTIME_CLASSES = {
+    "qemu": {
+        "amd64": ["shim-v2-go", "qemu", "virtiofsd", "nydus", "kernel", "kernel-debug", "rootfs-image", "rootfs-initrd"],
+        "arm64": ["shim-v2-go", "qemu", "virtiofsd", "nydus", "kernel", "kernel-debug", "rootfs-image", "rootfs-initrd", "ovmf"],
+        "s390x": ["shim-v2-go", "qemu", "virtiofsd", "kernel", "rootfs-image", "rootfs-initrd"],
+    },
+    "qemu-coco-dev": {
+        "amd64": ["shim-v2-go", "qemu", "kernel", "kernel-debug", "rootfs-image-confidential"],
+        "s390x": ["shim-v2-go", "qemu", "kernel", "kernel-debug", "rootfs-image-confidential"],
+    },
+    "qemu-se": {
+        "s390x": ["shim-v2-go", "qemu", "virtiofsd", "kernel", "rootfs-initrd-confidential", "boot-image-se"],
+    },
+    "qemu-snp": {
+        "amd64": ["shim-v2-go", "qemu", "kernel", "rootfs-image-confidential", "ovmf-sev"],
+    },
+    "qemu-tdx": {
+        "amd64": ["shim-v2-go", "qemu", "kernel", "rootfs-image-confidential", "ovmf-tdx"],
+    },
+}
+
+PLATFORMS = {
+    "coco-dev": ["qemu-coco-dev"],
+    "qemu": ["qemu"],
+    "se": ["qemu-se"],
+    "snp": ["qemu-snp"],
+    "tdx": ["qemu-tdx"],
+}
+
+def _among(kind, name, known):
+    return "unknown %s %r; there are: %s" % (kind, name, ", ".join(sorted(known)))
+
+def validate(platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, components = COMPONENTS):
+    """Checks that the table only names what it has.
+
+    Args:
+      platforms: as PLATFORMS.
+      runtime_classes: as RUNTIME_CLASSES.
+      components: as COMPONENTS.
+
+    Returns:
+      What is wrong, as a list of texts.
+    """
+    errors = []
+    for platform, classes in platforms.items():
+        if not classes:
+            errors.append("platform %r has no runtime class" % platform)
+        for name in classes:
+            if name not in runtime_classes:
+                errors.append("platform %r: %s" % (platform, _among("runtime class", name, runtime_classes)))
+    for name, architectures in runtime_classes.items():
+        for arch, needed in architectures.items():
+            seen = {}
+            for component in needed:
+                if component not in components:
+                    errors.append("runtime class %r on %s: %s" % (name, arch, _among("component", component, components)))
+                if component in seen:
+                    errors.append("runtime class %r on %s: component %r is there twice" % (name, arch, component))
+                seen[component] = True
+    for component in COMMON_COMPONENTS:
+        if component not in components:
+            errors.append(_among("component", component, components))
+    return errors
+
+def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, components = COMPONENTS):
+    """Finds what a platform's payload is made of.
+
+    Args:
+      platform: name of the platform.
+      arch: architecture of the payload, by its Go name.
+      platforms: as PLATFORMS.
+      runtime_classes: as RUNTIME_CLASSES.
+      components: as COMPONENTS.
+
+    Returns:
+      A struct of `components`, a dict from name to label (or None where
+      nothing builds it yet), and `error`, of which one is None.
+    """
+
+    def failure(text):
+        return struct(components = None, error = "stack/platforms.bzl: " + text)
+
+    errors = validate(platforms, runtime_classes, components)
+    if errors:
+        return failure(errors[0])
+    if platform not in platforms:
+        return failure(_among("platform", platform, platforms))
+    found = {}
+    for name in platforms[platform]:
+        architectures = runtime_classes[name]
+        if arch not in architectures:
+            return failure("runtime class %r of platform %r is not for %s, only for %s" % (name, platform, arch, ", ".join(sorted(architectures))))
+        for component in architectures[arch] + COMMON_COMPONENTS:
+            label = components[component]
+            found[component] = label % platform if label and "%s" in label else label
+    return struct(components = found, error = None)
+
+def platform_components(platform, arch = "amd64"):
+    """Gives the targets of a platform's components, or ends the build.
+
+    Args:
+      platform: name of the platform.
+      arch: architecture of the payload, by its Go name.
+
+    Returns:
+      The labels, in the order of the table.
+    """
+    resolved = resolve(platform, arch)
+    if resolved.error:
+        fail(resolved.error)
+    missing = [name for name, label in resolved.components.items() if not label]
+    if missing:
+        fail("stack/platforms.bzl: platform %r cannot be built yet: nothing builds %s" % (platform, ", ".join(missing)))
+    return resolved.components.values()

@@ -1,0 +1,120 @@
+package configuration
+
+import (
+	"path"
+	"strings"
+)
+
+// Defaults gives the value of every variable of the templates for QEMU, the
+// ones that the runtime's own build would use with PREFIX=prefix on x86_64.
+// Values of list and string variables bring their TOML quotes with them where
+// the templates have none.
+func Defaults(prefix string) map[string]string {
+	share := path.Join(prefix, "share")
+	assets := path.Join(share, "kata-containers")
+	qemu := path.Join(prefix, "bin", "qemu-system-x86_64")
+	virtiofsd := path.Join(prefix, "libexec", "virtiofsd")
+	const vhostUser = "/var/run/kata-containers/vhost-user"
+
+	const baseParams = "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
+	const annotations = "enable_iommu virtio_fs_extra_args kernel_params"
+
+	return map[string]string{
+		"PROJECT_NAME": "Kata Containers",
+		"PROJECT_TYPE": "kata",
+
+		"CONFIG_QEMU_IN":          "config/configuration-qemu.toml.in",
+		"CONFIG_QEMU_COCO_DEV_IN": "config/configuration-qemu-coco-dev.toml.in",
+		"CONFIG_QEMU_SNP_IN":      "config/configuration-qemu-snp.toml.in",
+
+		// What is started.
+		"QEMUPATH":                    qemu,
+		"QEMUTDXPATH":                 qemu,
+		"QEMUVALIDHYPERVISORPATHS":    list(qemu),
+		"QEMUTDXVALIDHYPERVISORPATHS": list(qemu),
+		"KERNELPATH":                  path.Join(assets, "vmlinux.container"),
+		// One kernel serves plain and confidential guests; only its
+		// compressed form can be measured by the firmware.
+		"KERNELCONFIDENTIALPATH": path.Join(assets, "vmlinuz.container"),
+		"IMAGEPATH":              path.Join(assets, "kata-containers.img"),
+		"IMAGECONFIDENTIALPATH":  path.Join(assets, "kata-containers-confidential.img"),
+		"INITRDPATH":             path.Join(assets, "kata-containers-initrd.img"),
+		"INITRDCONFIDENTIALPATH": path.Join(assets, "kata-containers-initrd-confidential.img"),
+		"FIRMWAREPATH":           "",
+		"FIRMWAREVOLUMEPATH":     "",
+		"FIRMWARETDVFVOLUMEPATH": "",
+		"FIRMWAREPATH_NV":        path.Join(share, "ovmf", "OVMF.fd"),
+		"FIRMWARESNPPATH":        path.Join(share, "ovmf", "AMDSEV.fd"),
+
+		// The virtual machine.
+		"MACHINETYPE":                             "q35",
+		"MACHINEACCELERATORS":                     "",
+		"CPUFEATURES":                             "pmu=off",
+		"TDXCPUFEATURES":                          "pmu=off",
+		"KERNELPARAMS":                            baseParams,
+		"KERNELTDXPARAMS":                         baseParams,
+		"KERNELQEMUCOCODEVPARAMS":                 "",
+		"QEMUTDXQUOTEGENERATIONSERVICESOCKETPORT": "4050",
+		"DEFVCPUS":                                "1",
+		"DEFMAXVCPUS":                             "0",
+		"DEFMEMSZ":                                "2048",
+		"DEFMEMSLOTS":                             "10",
+		"DEFMAXMEMSZ":                             "0",
+		"DEFBRIDGES":                              "1",
+		"DEFSECCOMPSANDBOXPARAM":                  "on,obsolete=deny,spawn=deny,resourcecontrol=deny",
+		"DEFENTROPYSOURCE":                        "/dev/urandom",
+		"DEFVALIDENTROPYSOURCES":                  `["/dev/urandom","/dev/random",""]`,
+		"DEFFILEMEMBACKEND":                       "",
+		"DEFVALIDFILEMEMBACKENDS":                 list(""),
+		"DEFDISABLEIMAGENVDIMM":                   "false",
+		"DEFROOTFSTYPE":                           `"ext4"`,
+
+		// Devices and shared file systems.
+		"DEFDISABLEBLOCK":                    "false",
+		"DEFBLOCKSTORAGEDRIVER_QEMU":         "virtio-scsi",
+		"DEFBLOCKDEVICEAIO_QEMU":             "io_uring",
+		"DEFENABLEIOTHREADS":                 "false",
+		"DEFSHAREDFS_QEMU_VIRTIOFS":          "virtio-fs",
+		"DEFSHAREDFS_QEMU_COCO_DEV_VIRTIOFS": "none",
+		"DEFSHAREDFS_QEMU_TDX_VIRTIOFS":      "none",
+		"DEFSHAREDFS_QEMU_SNP_VIRTIOFS":      "none",
+		"DEFVIRTIOFSDAEMON":                  virtiofsd,
+		"DEFVALIDVIRTIOFSDAEMONPATHS":        list(virtiofsd),
+		"DEFVIRTIOFSCACHESIZE":               "0",
+		"DEFVIRTIOFSCACHE":                   "auto",
+		"DEFVIRTIOFSQUEUESIZE":               "1024",
+		"DEFVIRTIOFSEXTRAARGS":               `["--thread-pool-size=1", "--announce-submounts"]`,
+		"DEFMSIZE9P":                         "8192",
+		"DEFENABLEVHOSTUSERSTORE":            "false",
+		"DEFVHOSTUSERSTOREPATH":              vhostUser,
+		"DEFVALIDVHOSTUSERSTOREPATHS":        list(vhostUser),
+		"DEFVFIOMODE":                        "guest-kernel",
+
+		// What pods may ask for, and how they are run.
+		"DEFENABLEANNOTATIONS":      list(strings.Fields(annotations)...),
+		"DEFENABLEANNOTATIONS_COCO": list(strings.Fields(annotations + " default_vcpus default_memory cc_init_data")...),
+		"DEFNETWORKMODEL_QEMU":      "tcfilter",
+		"DEFDISABLEGUESTSECCOMP":    "true",
+		"DEFDISABLEGUESTEMPTYDIR":   "false",
+		"DEFDISABLESELINUX":         "false",
+		"DEFDISABLEGUESTSELINUX":    "true",
+		"DEFGUESTSELINUXLABEL":      "system_u:system_r:container_t",
+		"DEFSANDBOXCGROUPONLY":      "false",
+		"DEFSTATICRESOURCEMGMT":     "false",
+		"DEFSTATICRESOURCEMGMT_TEE": "true",
+		"DEFBINDMOUNTS":             "[]",
+		"DEFCREATECONTAINERTIMEOUT": "60",
+		"DEFDANCONF":                "/run/kata-containers/dans",
+		"DEFFORCEGUESTPULL":         "false",
+		"DEFAULTEXPFEATURES":        "[]",
+	}
+}
+
+// list writes values as a TOML array of strings.
+func list(values ...string) string {
+	quoted := make([]string, len(values))
+	for i, value := range values {
+		quoted[i] = `"` + Quote(value) + `"`
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}

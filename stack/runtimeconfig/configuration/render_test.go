@@ -1,0 +1,79 @@
+package configuration_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kiln-build/kiln/stack/runtimeconfig/configuration"
+	"github.com/kiln-build/kiln/tools/exitcode"
+)
+
+// TestRender runs every directory of testdata: template.toml.in and the values
+// of set.txt must give want.toml, or an error that begins as error.txt says.
+func TestRender(t *testing.T) {
+	cases, err := filepath.Glob("testdata/*/template.toml.in")
+	require.NoError(t, err)
+	require.NotEmpty(t, cases)
+	for _, template := range cases {
+		dir := filepath.Dir(template)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			text, err := os.ReadFile(template)
+			require.NoError(t, err)
+			set := map[string]string{}
+			if lines, err := os.ReadFile(filepath.Join(dir, "set.txt")); err == nil {
+				for _, line := range strings.Split(strings.TrimSpace(string(lines)), "\n") {
+					name, value, ok := strings.Cut(line, "=")
+					require.True(t, ok, line)
+					set[name] = value
+				}
+			}
+			got, err := configuration.Render(configuration.Spec{
+				Name:     filepath.Base(dir) + "/template.toml.in",
+				Template: string(text),
+				Defaults: configuration.Defaults("/opt/kata"),
+				Set:      set,
+			})
+			if wantErr, readErr := os.ReadFile(filepath.Join(dir, "error.txt")); readErr == nil {
+				require.Error(t, err)
+				require.True(t, strings.HasPrefix(err.Error(), string(wantErr)), "%q does not begin with %q", err, wantErr)
+				require.Equal(t, exitcode.BadInput, exitcode.Of(err))
+				return
+			}
+			require.NoError(t, err)
+			want, err := os.ReadFile(filepath.Join(dir, "want.toml"))
+			require.NoError(t, err)
+			require.Equal(t, string(want), got)
+		})
+	}
+}
+
+// The default of a variable that stands without quotes in a template must be
+// TOML by itself, and one that stands between quotes must not end them.
+func TestDefaultsAreTOML(t *testing.T) {
+	for name, value := range configuration.Defaults("/opt/kata") {
+		var document map[string]any
+		_, bare := toml.Decode("a = "+value+"\n", &document)
+		_, quoted := toml.Decode("a = \""+value+"\"\n", &document)
+		require.True(t, bare == nil || quoted == nil, "%s=%s", name, value)
+	}
+}
+
+func TestDefaultsFollowPrefix(t *testing.T) {
+	for name, value := range configuration.Defaults("/somewhere") {
+		require.NotContains(t, value, "/opt/kata", name)
+	}
+	require.Equal(t, "/somewhere/share/kata-containers/vmlinuz.container", configuration.Defaults("/somewhere")["KERNELCONFIDENTIALPATH"])
+}
+
+func TestQuote(t *testing.T) {
+	const value = `dm-mod.create="a b" c\d`
+	var document map[string]any
+	_, err := toml.Decode("a = \""+configuration.Quote(value)+"\"\n", &document)
+	require.NoError(t, err)
+	require.Equal(t, value, document["a"])
+}

@@ -1,0 +1,83 @@
+"""Unit tests of the table of runtime classes."""
+
+load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
+load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "platform_components", "resolve", "validate")
+
+_CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
+_COMPONENTS = {
+    "kata-deploy": "//deploy:kata-deploy",
+    "kernel": "//kernel",
+    "runtimeconfig": "//config:%s",
+    "shim": None,
+}
+
+def _table_is_sound_impl(ctx):
+    env = unittest.begin(ctx)
+    asserts.equals(env, [], validate())
+    for platform, classes in PLATFORMS.items():
+        for name in classes:
+            for arch in RUNTIME_CLASSES[name]:
+                asserts.equals(env, None, resolve(platform, arch).error)
+    return unittest.end(env)
+
+table_is_sound_test = unittest.make(_table_is_sound_impl)
+
+def _tdx_impl(ctx):
+    env = unittest.begin(ctx)
+    asserts.equals(env, [
+        "//stack/shim:shim-v2-go",
+        "//stack/qemu:qemu",
+        "//stack/kernel:kernel",
+        "//stack/rootfs:rootfs-image-confidential",
+        "//stack/ovmf:ovmf-tdx",
+        "//stack/runtimeconfig:tdx",
+        "//deploy:kata-deploy",
+    ], platform_components("tdx"))
+    return unittest.end(env)
+
+tdx_test = unittest.make(_tdx_impl)
+
+def _resolve_impl(ctx):
+    env = unittest.begin(ctx)
+    resolved = resolve("one", "amd64", {"one": ["small"]}, _CLASSES, _COMPONENTS)
+    asserts.equals(env, None, resolved.error)
+    asserts.equals(env, {
+        "kata-deploy": "//deploy:kata-deploy",
+        "kernel": "//kernel",
+        "runtimeconfig": "//config:one",
+        "shim": None,
+    }, resolved.components)
+    return unittest.end(env)
+
+resolve_test = unittest.make(_resolve_impl)
+
+def _errors_impl(ctx):
+    env = unittest.begin(ctx)
+    for want, resolved in {
+        "stack/platforms.bzl: platform \"one\": unknown runtime class \"big\"; there are: small": resolve("one", "amd64", {"one": ["big"]}, _CLASSES, _COMPONENTS),
+        "stack/platforms.bzl: platform \"one\" has no runtime class": resolve("one", "amd64", {"one": []}, _CLASSES, _COMPONENTS),
+        "stack/platforms.bzl: runtime class \"small\" of platform \"one\" is not for s390x, only for amd64": resolve("one", "s390x", {"one": ["small"]}, _CLASSES, _COMPONENTS),
+        "stack/platforms.bzl: runtime class \"small\" on amd64: component \"kernel\" is there twice": resolve("one", "amd64", {"one": ["small"]}, {"small": {"amd64": ["kernel", "kernel"]}}, _COMPONENTS),
+        "stack/platforms.bzl: runtime class \"small\" on amd64: unknown component \"qemu\"; there are: kata-deploy, kernel, runtimeconfig, shim": resolve("one", "amd64", {"one": ["small"]}, {"small": {"amd64": ["qemu"]}}, _COMPONENTS),
+        "stack/platforms.bzl: unknown component \"runtimeconfig\"; there are: kernel, shim": resolve("one", "amd64", {"one": ["small"]}, _CLASSES, {"kernel": None, "shim": None}),
+        "stack/platforms.bzl: unknown platform \"two\"; there are: one": resolve("two", "amd64", {"one": ["small"]}, _CLASSES, _COMPONENTS),
+    }.items():
+        asserts.equals(env, want, resolved.error)
+        asserts.equals(env, None, resolved.components)
+    return unittest.end(env)
+
+errors_test = unittest.make(_errors_impl)
+
+def platforms_test_suite(name):
+    """Makes all tests of this file.
+
+    Args:
+      name: name of the suite.
+    """
+    unittest.suite(
+        name,
+        table_is_sound_test,
+        tdx_test,
+        resolve_test,
+        errors_test,
+    )

@@ -1,0 +1,65 @@
+"""Patches that were written for a module's root, applied inside vendor/."""
+
+def _strip(name, count, file):
+    # What follows a tab is a time stamp.
+    name = name.split("\t")[0].strip()
+    if name == "/dev/null":
+        return name, None
+    parts = name.split("/")
+    if len(parts) <= count:
+        return None, "%s: cannot strip %d leading components from %s" % (file, count, name)
+    return "/".join(parts[count:]), None
+
+def _length(span):
+    # "-12,7" and "+12" say where a hunk is and how many lines it has there.
+    parts = span[1:].split(",")
+    return int(parts[1]) if len(parts) == 2 else 1
+
+def relocate(patch, directory, strip, file):
+    """Rewrites a patch's file names so that it applies from elsewhere.
+
+    Args:
+      patch: the text of a unified diff.
+      directory: where its root lies, relative to where it will be applied.
+      strip: how many leading components its file names have too many.
+      file: what to call the patch in errors.
+
+    Returns:
+      A struct of `text` and `error`, of which one is None. The text holds
+      the hunks only, for `strip = 0`.
+    """
+    out = []
+    old_left, new_left = 0, 0
+    hunks = 0
+    for line in patch.split("\n"):
+        if old_left > 0 or new_left > 0:
+            # Inside a hunk a line may well look like a file name.
+            if line.startswith("-"):
+                old_left -= 1
+            elif line.startswith("+"):
+                new_left -= 1
+            elif not line.startswith("\\"):
+                old_left -= 1
+                new_left -= 1
+            out.append(line)
+        elif line.startswith("--- ") or line.startswith("+++ "):
+            name, error = _strip(line[4:], strip, file)
+            if error:
+                return struct(text = None, error = error)
+            if name != "/dev/null":
+                name = directory + "/" + name
+            out.append(line[:4] + name)
+        elif line.startswith("@@ "):
+            spans = line.split(" ")
+            if len(spans) < 4:
+                return struct(text = None, error = "%s: malformed hunk header: %s" % (file, line))
+            old_left, new_left = _length(spans[1]), _length(spans[2])
+            hunks += 1
+            out.append(line)
+        elif line.startswith("\\"):
+            out.append(line)
+    if old_left > 0 or new_left > 0:
+        return struct(text = None, error = "%s: the last hunk is cut short" % file)
+    if not hunks:
+        return struct(text = None, error = "%s: there is no hunk in it; is it a unified diff?" % file)
+    return struct(text = "\n".join(out) + "\n", error = None)
