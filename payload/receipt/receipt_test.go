@@ -136,12 +136,12 @@ func TestLocation(t *testing.T) {
 
 func TestOnlyLoopbackIsPlainHTTP(t *testing.T) {
 	for host, scheme := range map[string]string{
-		"127.0.0.1:5000":   "http",
-		"localhost:5000":   "http",
-		"[::1]:5000":       "http",
-		"127.8.8.8:5000":   "http",
-		"ghcr.io":          "https",
-		"localhost.evil":   "https",
+		"127.0.0.1:5000": "http",
+		"localhost:5000": "http",
+		"[::1]:5000":     "http",
+		"127.8.8.8:5000": "http",
+		"ghcr.io":        "https",
+		"localhost.evil": "https",
 	} {
 		repo, err := valid().RepositoryAt(host)
 		require.NoError(t, err, host)

@@ -1,0 +1,243 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kiln-build/kiln/payload/bundle"
+	"github.com/kiln-build/kiln/payload/image"
+	"github.com/kiln-build/kiln/payload/publish"
+	"github.com/kiln-build/kiln/payload/receipt"
+	"github.com/kiln-build/kiln/tools/component/metadata"
+	"github.com/kiln-build/kiln/tools/exitcode"
+)
+
+// summary is what publish and inspect print.
+type summary struct {
+	Receipt        *receipt.Receipt `json:"receipt"`
+	RuntimeClasses []string         `json:"runtimeClasses"`
+	Components     []component      `json:"components"`
+	Size           int64            `json:"size"`
+	Files          int              `json:"files"`
+	Symlinks       int              `json:"symlinks"`
+	// ReceiptPath, Published and RegistryDir are there after publishing.
+	ReceiptPath string          `json:"receiptPath,omitempty"`
+	RegistryDir string          `json:"registryDir,omitempty"`
+	Published   *publish.Result `json:"published,omitempty"`
+	Paths       []listedPath    `json:"paths,omitempty"`
+}
+
+type component struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	License string `json:"license"`
+	Digest  string `json:"digest"`
+	Size    int64  `json:"size"`
+	Files   int    `json:"files"`
+	// Build is "built" or "reused", or empty where that is not known.
+	Build string `json:"build,omitempty"`
+	// Registry is "uploaded" or "reused" after publishing.
+	Registry string `json:"registry,omitempty"`
+}
+
+type listedPath struct {
+	Component string `json:"component"`
+	metadata.File
+}
+
+func summarize(b *bundle.Bundle, program string) (*summary, error) {
+	s := &summary{Receipt: b.Receipt, RuntimeClasses: []string{}}
+	if classes := b.Labels[image.LabelRuntimeClasses]; classes != "" {
+		s.RuntimeClasses = strings.Split(classes, ",")
+	}
+	started, known, err := buildStart(program)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range b.Components {
+		out := component{Name: c.Name, Version: c.Version, License: c.License, Digest: c.Layer.Digest, Size: c.Layer.Size}
+		for _, f := range c.Files {
+			switch f.Type {
+			case metadata.TypeFile:
+				out.Files++
+				s.Files++
+			case metadata.TypeSymlink:
+				s.Symlinks++
+			}
+		}
+		if known {
+			path, err := b.LayerPath(c)
+			if err != nil {
+				return nil, err
+			}
+			// A layer that nothing needed may not be on this machine.
+			if info, err := os.Stat(path); err == nil {
+				out.Build = "reused"
+				if !info.ModTime().Before(started) {
+					out.Build = "built"
+				}
+			}
+		}
+		s.Size += c.Layer.Size
+		s.Components = append(s.Components, out)
+	}
+	return s, nil
+}
+
+// buildStart finds when the build that made this program began, which Bazel
+// notes beside its outputs. What is younger came out of that build.
+func buildStart(program string) (start time.Time, known bool, err error) {
+	path, err := filepath.Abs(program)
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("finding the build: %w", err)
+	}
+	const out = "/bazel-out/"
+	i := strings.LastIndex(path, out)
+	if i < 0 {
+		return time.Time{}, false, nil
+	}
+	data, err := os.ReadFile(path[:i] + out + "volatile-status.txt")
+	if errors.Is(err, os.ErrNotExist) {
+		return time.Time{}, false, nil
+	} else if err != nil {
+		return time.Time{}, false, exitcode.With(exitcode.LocalIO, fmt.Errorf("finding the build: %w", err))
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), "BUILD_TIMESTAMP "); ok {
+			seconds, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return time.Time{}, false, nil
+			}
+			return time.Unix(seconds, 0), true, nil
+		}
+	}
+	return time.Time{}, false, nil
+}
+
+func (s *summary) addResult(r *publish.Result, receiptPath string) {
+	s.Published = r
+	s.ReceiptPath = receiptPath
+	for i, c := range r.Components {
+		s.Components[i].Registry = "reused"
+		if c.Uploaded {
+			s.Components[i].Registry = "uploaded"
+		}
+	}
+}
+
+func (s *summary) addFiles(b *bundle.Bundle) {
+	for _, c := range b.Components {
+		for _, f := range c.Files {
+			s.Paths = append(s.Paths, listedPath{Component: c.Name, File: f})
+		}
+	}
+}
+
+func (s *summary) print(w io.Writer, format outputFormat) error {
+	var out bytes.Buffer
+	if format == jsonOutput {
+		enc := json.NewEncoder(&out)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(s); err != nil {
+			return fmt.Errorf("encoding the result: %w", err)
+		}
+	} else if err := s.text(&out); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	if _, err := w.Write(out.Bytes()); err != nil {
+		return exitcode.With(exitcode.LocalIO, fmt.Errorf("printing the result: %w", err))
+	}
+	return nil
+}
+
+func (s *summary) text(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	header := []string{"COMPONENT", "VERSION", "SIZE"}
+	hasBuild := false
+	for _, c := range s.Components {
+		hasBuild = hasBuild || c.Build != ""
+	}
+	if hasBuild {
+		header = append(header, "BUILD")
+	}
+	if s.Published != nil {
+		header = append(header, "REGISTRY")
+	} else {
+		header = append(header, "LICENSE", "DIGEST")
+	}
+	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
+	row(header...)
+	for _, c := range s.Components {
+		cells := []string{c.Name, c.Version, size(c.Size)}
+		if hasBuild {
+			cells = append(cells, c.Build)
+		}
+		if s.Published != nil {
+			cells = append(cells, c.Registry)
+		} else {
+			cells = append(cells, c.License, c.Digest)
+		}
+		row(cells...)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+
+	fmt.Fprintln(out)
+	w = tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	row("platform", fmt.Sprintf("%s, %s", s.Receipt.Platform, strings.Join(s.arches(), " ")))
+	row("payload", s.Receipt.Reference())
+	if s.RegistryDir != "" {
+		row("registry", s.RegistryDir)
+	}
+	if s.ReceiptPath != "" {
+		row("receipt", s.ReceiptPath)
+	}
+	row("inside", fmt.Sprintf("%d components, %d files, %d symlinks, %s packed", len(s.Components), s.Files, s.Symlinks, size(s.Size)))
+	row("runtime class", strings.Join(s.RuntimeClasses, " "))
+	row("agent", s.Receipt.Agent)
+	row("inputs", s.Receipt.Inputs)
+	if r := s.Published; r != nil {
+		if r.Nothing() {
+			row("uploaded", "nothing: the registry has all of it")
+		} else {
+			row("uploaded", fmt.Sprintf("%d blobs, %s; %d manifests", r.UploadedBlobs, size(r.UploadedBytes), r.UploadedManifests))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(s.Paths) > 0 {
+		fmt.Fprintln(out)
+		w = tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+		for _, p := range s.Paths {
+			target := ""
+			if p.Target != "" {
+				target = " -> " + p.Target
+			}
+			row(p.Mode, p.Type, p.Component, "/"+p.Path+target)
+		}
+		return w.Flush()
+	}
+	return nil
+}
+
+func (s *summary) arches() []string {
+	var out []string
+	for _, m := range s.Receipt.Manifests {
+		out = append(out, "linux/"+m.Arch)
+	}
+	return out
+}
