@@ -1,0 +1,59 @@
+//go:build bazel
+
+// The test of this package looks at the workspace that it was built from, not
+// at declared inputs: it is tagged external, so that its result is never reused.
+package tree_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bazelbuild/rules_go/go/runfiles"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kiln-build/kiln/tools/lint"
+)
+
+// workspace gives the folder that the runfile MODULE.bazel links to.
+func workspace(t *testing.T) string {
+	t.Helper()
+	module, err := runfiles.Rlocation("_main/MODULE.bazel")
+	require.NoError(t, err)
+	module, err = filepath.EvalSymlinks(module)
+	require.NoError(t, err)
+	return filepath.Dir(module)
+}
+
+func TestFormat(t *testing.T) {
+	root := workspace(t)
+	findings, err := lint.Tree(os.DirFS(root))
+	require.NoError(t, err)
+	for _, f := range findings {
+		t.Error(f)
+	}
+	_, err = os.Stat(filepath.Join(root, "tools/lint/lint.go"))
+	require.NoError(t, err, "this is not the workspace")
+}
+
+func TestGazelle(t *testing.T) {
+	gazelle, err := runfiles.Rlocation(os.Getenv("GAZELLE"))
+	require.NoError(t, err)
+	root := workspace(t)
+	cmd := exec.Command(gazelle, "update", "-mode=diff", "-repo_root="+root)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GOROOT="+goroot(t), "GOCACHE="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "BUILD files are not what gazelle makes of the sources; run: bazel run //:gazelle\n%s", out)
+	require.Empty(t, strings.TrimSpace(string(out)))
+}
+
+// goroot keeps gazelle from looking for a Go installation of the machine.
+func goroot(t *testing.T) string {
+	t.Helper()
+	version, err := runfiles.Rlocation(os.Getenv("GOROOT_FILE"))
+	require.NoError(t, err)
+	return filepath.Dir(version)
+}
