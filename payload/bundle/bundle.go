@@ -130,16 +130,12 @@ func (b *Bundle) readComponents(components []Component) error {
 		if m.Name != c.Name {
 			return exitcode.With(exitcode.Unverified, fmt.Errorf("component %s: %s describes %s", c.Name, p, m.Name))
 		}
-		file, err := find(c.Layer)
-		if err != nil {
-			return fmt.Errorf("component %s: %w", c.Name, err)
-		}
 		h, err := v1.NewHash(m.Layer.Digest)
 		if err != nil {
 			return exitcode.With(exitcode.BadInput, fmt.Errorf("component %s: %w", c.Name, err))
 		}
 		b.Components = append(b.Components, m)
-		b.layers[h] = &layer{component: m.Name, path: file, digest: h, size: m.Layer.Size, mediaType: types.MediaType(m.Layer.MediaType)}
+		b.layers[h] = &layer{component: m.Name, listed: c.Layer, digest: h, size: m.Layer.Size, mediaType: types.MediaType(m.Layer.MediaType)}
 		b.order = append(b.order, h)
 	}
 	return nil
@@ -198,7 +194,7 @@ func (b *Bundle) LayerPath(c *metadata.Component) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("component %s is not in the bundle", c.Name)
 	}
-	return l.path, nil
+	return l.find()
 }
 
 // Index is the payload as go-containerregistry sees it.
@@ -266,7 +262,9 @@ func (c configLayer) Compressed() (io.ReadCloser, error) {
 // layer is a component's layer in a file.
 type layer struct {
 	component string
-	path      string
+	// listed is where the bundle says that the file is. Whoever needs no
+	// layer need not have any, so nobody looks for it before it is read.
+	listed    string
 	digest    v1.Hash
 	size      int64
 	mediaType types.MediaType
@@ -276,13 +274,25 @@ func (l *layer) Digest() (v1.Hash, error)            { return l.digest, nil }
 func (l *layer) Size() (int64, error)                { return l.size, nil }
 func (l *layer) MediaType() (types.MediaType, error) { return l.mediaType, nil }
 
+func (l *layer) find() (string, error) {
+	path, err := find(l.listed)
+	if err != nil {
+		return "", fmt.Errorf("component %s: %w", l.component, err)
+	}
+	return path, nil
+}
+
 // ErrStale says that a layer's file is not what its metadata describes.
 var ErrStale = errors.New("the layer's file is not the one that the component's metadata describes")
 
 // Compressed reads the layer's file and fails, before the last byte is
 // handed out, when the content is not what the metadata promised.
 func (l *layer) Compressed() (io.ReadCloser, error) {
-	f, err := os.Open(l.path)
+	path, err := l.find()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("component %s: opening its layer: %w", l.component, err))
 	}
@@ -297,7 +307,7 @@ func (l *layer) Compressed() (io.ReadCloser, error) {
 }
 
 func (l *layer) stale(how string) error {
-	return exitcode.With(exitcode.Unverified, fmt.Errorf("component %s: %w: %s: %s; build it again", l.component, ErrStale, l.path, how))
+	return exitcode.With(exitcode.Unverified, fmt.Errorf("component %s: %w: %s: %s; build it again", l.component, ErrStale, l.listed, how))
 }
 
 // verified is a layer's file being read. It holds the last byte back until

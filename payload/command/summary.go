@@ -76,22 +76,29 @@ func summarize(b *bundle.Bundle, program string) (*summary, error) {
 			}
 		}
 		if known {
-			path, err := b.LayerPath(c)
-			if err != nil {
-				return nil, err
-			}
-			// A layer that nothing needed may not be on this machine.
-			if info, err := os.Stat(path); err == nil {
-				out.Build = "reused"
-				if !info.ModTime().Before(started) {
-					out.Build = "built"
-				}
-			}
+			out.Build = buildOf(b, c, started)
 		}
 		s.Size += c.Layer.Size
 		s.Components = append(s.Components, out)
 	}
 	return s, nil
+}
+
+// buildOf tells whether the build that began at started made a layer. A
+// layer that nothing needed is not on this machine, and then nobody knows.
+func buildOf(b *bundle.Bundle, c *metadata.Component, started time.Time) string {
+	path, err := b.LayerPath(c)
+	if err != nil {
+		return ""
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	if info.ModTime().Before(started) {
+		return "reused"
+	}
+	return "built"
 }
 
 // buildStart finds when the build that made this program began, which Bazel

@@ -102,7 +102,7 @@ func CheckChannel(c Channel, r *receipt.Receipt) error {
 	case Development:
 	case Release:
 		if r.Agent != receipt.AgentImport {
-			errs = append(errs, fmt.Errorf("its guest image carries the %s agent, which runs no containers: build with --//stack/agent:agent=import", r.Agent))
+			errs = append(errs, fmt.Errorf("its guest image carries the %s agent, which runs no containers: build with --//stack/agent:agent=//stack/agent:import", r.Agent))
 		}
 		if r.Inputs != receipt.InputsPinned {
 			errs = append(errs, fmt.Errorf("its inputs were %s on this machine, so nobody could build it again: commit a renewed lock, or build where the pinned packages are served", r.Inputs))

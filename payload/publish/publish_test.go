@@ -540,7 +540,7 @@ func TestCheckChannel(t *testing.T) {
 	}{
 		"development takes all":             {publish.Development, receipt.AgentBringup, receipt.InputsRelocked, nil},
 		"release takes the real thing":      {publish.Release, receipt.AgentImport, receipt.InputsPinned, nil},
-		"release refuses the bringup agent": {publish.Release, receipt.AgentBringup, receipt.InputsPinned, []string{"may not be published to channel release", "bringup agent", "--//stack/agent:agent=import"}},
+		"release refuses the bringup agent": {publish.Release, receipt.AgentBringup, receipt.InputsPinned, []string{"may not be published to channel release", "bringup agent", "--//stack/agent:agent=//stack/agent:import"}},
 		"release refuses relocked inputs":   {publish.Release, receipt.AgentImport, receipt.InputsRelocked, []string{"relocked"}},
 		"release names both reasons":        {publish.Release, receipt.AgentBringup, receipt.InputsRelocked, []string{"bringup", "relocked"}},
 		"unknown channel":                   {"nightly", receipt.AgentImport, receipt.InputsPinned, []string{`channel "nightly" is unknown`}},

@@ -1,0 +1,70 @@
+"""The macros that make the targets of a payload."""
+
+load("//stack:platforms.bzl", "PLATFORMS", "platform_components", "resolve")
+load(":bundle.bzl", "payload_bundle", "payload_receipt")
+load(":launcher.bzl", "payload_inspect", "payload_publish")
+load(":payload_image.bzl", "payload_image")
+
+def payload_targets(name, tags = [], testonly = False, visibility = None, **kwargs):
+    """Makes a payload that no table knows, for tests of these rules.
+
+    Args:
+      name: name of the payload; the names of its other targets follow.
+      tags: tags of all targets.
+      testonly: whether only tests may use it.
+      visibility: visibility of all targets.
+      **kwargs: attributes of payload_image.
+    """
+    payload_image(
+        name = name,
+        tags = tags,
+        testonly = testonly,
+        visibility = visibility,
+        **kwargs
+    )
+    for suffix, rule in {
+        ".bundle": payload_bundle,
+        ".inspect": payload_inspect,
+        ".publish": payload_publish,
+        ".receipt": payload_receipt,
+    }.items():
+        rule(
+            name = name + suffix,
+            payload = name,
+            tags = tags,
+            testonly = testonly,
+            visibility = visibility,
+        )
+
+def kata_payload(name, platform, arch = "amd64", components = None, configurations = None, inputs = "pinned", **kwargs):
+    """Makes the payload of a platform.
+
+    <name> are the image's documents, <name>.publish publishes it and
+    <name>.inspect shows what is in it when run, <name>.receipt is its receipt,
+    and <name>.bundle gives all of it to a test.
+
+    Args:
+      name: name of the payload, the platform's by convention.
+      platform: name of the platform in stack/platforms.bzl.
+      arch: architecture, by its Go name.
+      components: labels of the components; those of the table by default.
+      configurations: labels of the runtime classes' configurations; those of
+        the table's runtime classes by default.
+      inputs: where the inputs came from, "pinned" or "relocked".
+      **kwargs: what every rule takes.
+    """
+    resolved = resolve(platform, arch)
+    if resolved.error:
+        fail(resolved.error)
+    classes = PLATFORMS[platform]
+    payload_targets(
+        name = name,
+        arch = arch,
+        components = platform_components(platform, arch) if components == None else components,
+        configurations = ["//stack/runtimeconfig:" + c for c in classes] if configurations == None else configurations,
+        expected = resolved.components.keys(),
+        inputs = inputs,
+        platform = platform,
+        runtime_classes = classes,
+        **kwargs
+    )
