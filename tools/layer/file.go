@@ -1,47 +1,40 @@
 package layer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
+	"github.com/kiln-build/kiln/tools/atomicfile"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
-// Atomically lets fill write a file that appears at the path name only when
-// it is complete and on the disk. If anything fails, what was written goes
-// away, and what was at name before stays.
-func Atomically(name string, fill func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+// WriteFile writes a layer of the given entries to the path name. The file
+// appears when it is complete and on the disk; an error or a cancelled
+// context leaves nothing behind.
+func WriteFile(ctx context.Context, name string, entries []Entry) (*Result, error) {
+	res, err := writeFile(ctx, name, entries)
 	if err != nil {
-		return exitcode.With(exitcode.LocalIO, fmt.Errorf("creating %s: %w", name, err))
+		return nil, fmt.Errorf("packing layer %s: %w", filepath.Base(name), ioError(err))
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := fill(f); err != nil {
-		return ioError(err)
+	return res, nil
+}
+
+func writeFile(ctx context.Context, name string, entries []Entry) (*Result, error) {
+	f, err := atomicfile.Create(name, 0o644)
+	if err != nil {
+		return nil, exitcode.With(exitcode.LocalIO, err)
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return exitcode.With(exitcode.LocalIO, fmt.Errorf("finishing %s: %w", name, err))
+	defer f.Abort()
+	res, err := Write(ctx, f, entries)
+	if err != nil {
+		return nil, err
 	}
-	if err := f.Sync(); err != nil {
-		return exitcode.With(exitcode.LocalIO, fmt.Errorf("finishing %s: %w", name, err))
-	}
-	if err := f.Close(); err != nil {
-		return exitcode.With(exitcode.LocalIO, fmt.Errorf("finishing %s: %w", name, err))
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return exitcode.With(exitcode.LocalIO, fmt.Errorf("finishing %s: %w", name, err))
-	}
-	return nil
+	return res, exitcode.With(exitcode.LocalIO, f.Commit())
 }
 
 // ioError gives system errors met while writing the code for local trouble.
@@ -52,24 +45,6 @@ func ioError(err error) error {
 		return exitcode.With(exitcode.LocalIO, err)
 	}
 	return err
-}
-
-// flusher writes to a file and asks the kernel to start writing to the disk
-// at once, so that the sync at the end has little left to wait for.
-type flusher struct {
-	f  *os.File
-	at int64
-}
-
-func (w *flusher) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
-	if n > 0 {
-		const writeOut = 2 // SYNC_FILE_RANGE_WRITE
-		// A file system without it loses the head start, nothing else.
-		_ = syscall.SyncFileRange(int(w.f.Fd()), w.at, int64(n), writeOut)
-		w.at += int64(n)
-	}
-	return n, err
 }
 
 // BoundMemory makes the garbage collector keep the process close to what is

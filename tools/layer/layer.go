@@ -19,7 +19,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -46,22 +45,6 @@ type Result struct {
 	// Files lists every path, directories included, in the order of the
 	// tar, which is sorted.
 	Files []File
-}
-
-// WriteFile writes a layer of the given entries to the path name. The file
-// appears when it is complete and on the disk; an error or a cancelled
-// context leaves nothing behind.
-func WriteFile(ctx context.Context, name string, entries []Entry) (*Result, error) {
-	var res *Result
-	err := Atomically(name, func(f *os.File) error {
-		var err error
-		res, err = Write(ctx, &flusher{f: f}, entries)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("packing layer %s: %w", filepath.Base(name), err)
-	}
-	return res, nil
 }
 
 // Write writes a layer of the given entries to w.
