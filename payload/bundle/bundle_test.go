@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/payload/bundle"
-	"github.com/kiln-build/kiln/payload/internal/fakepayload"
+	"github.com/kiln-build/kiln/payload/fakepayload"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 

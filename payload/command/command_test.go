@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/payload/command"
-	"github.com/kiln-build/kiln/payload/internal/fakepayload"
+	"github.com/kiln-build/kiln/payload/fakepayload"
 	"github.com/kiln-build/kiln/payload/receipt"
 	"github.com/kiln-build/kiln/payload/registry"
 	"github.com/kiln-build/kiln/tools/exitcode"

@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/payload/bundle"
-	"github.com/kiln-build/kiln/payload/internal/fakepayload"
+	"github.com/kiln-build/kiln/payload/fakepayload"
 	"github.com/kiln-build/kiln/payload/publish"
 	"github.com/kiln-build/kiln/payload/receipt"
 	"github.com/kiln-build/kiln/payload/registry"
