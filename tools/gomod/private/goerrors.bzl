@@ -32,12 +32,38 @@ def _find_line(text, prefix):
 
 def _module_in(text):
     """Finds the first word of the form path@version."""
-    for word in text.replace("\n", " ").split(" "):
+    for word in text.split(" "):
         word = word.strip(":\t ,()")
         path, at, version = word.partition("@")
         if at and "/" in path and "://" not in path and version.startswith("v"):
             return path, version.split("/")[0].rstrip(":")
     return None, None
+
+def _line_with(text, sign):
+    """Gives the first line with a sign: the go command says the same of every package."""
+    for line in text.split("\n"):
+        if sign in line:
+            return line.strip()
+    return None
+
+def _mismatch(text, line, go_sum, go_sum_name):
+    path, version = _module_in(line)
+    what = "/go.mod" if "/go.mod: checksum mismatch" in line else ""
+    sums = {}
+    for other in text.split("\n"):
+        key, _, value = other.strip().partition(":")
+        if key in ["downloaded", "go.sum"] and key not in sums:
+            sums[key] = value.strip()
+    number = _find_line(go_sum, "%s %s%s " % (path, version, what))
+    return "%s%s: wrong checksum: %s@%s%s has %s, but go.sum asks for %s. If the pin is wrong, correct it; if it is not, the module proxy serves something else" % (
+        go_sum_name,
+        ":%d" % number if number else "",
+        path,
+        version,
+        what,
+        sums.get("downloaded"),
+        sums.get("go.sum"),
+    )
 
 def explain(stderr, go_sum, go_sum_name):
     """Turns an error of the go command into one clear error.
@@ -51,36 +77,21 @@ def explain(stderr, go_sum, go_sum_name):
       The error's text.
     """
     text = stderr.strip()
-    path, version = _module_in(text)
-    module = "%s@%s" % (path, version) if path else "a module"
-
-    if "checksum mismatch" in text:
-        got, want = "?", "?"
-        in_go_mod = False
-        for line in text.split("\n"):
-            key, _, value = line.strip().partition(":")
-            if key == "downloaded":
-                got = value.strip()
-            elif key == "go.sum":
-                want = value.strip()
-            elif line.startswith("verifying ") and "/go.mod: checksum mismatch" in line:
-                in_go_mod = True
-        prefix = "%s %s%s " % (path, version, "/go.mod" if in_go_mod else "")
-        line = _find_line(go_sum, prefix)
-        return "%s%s: wrong checksum: %s has %s, but go.sum asks for %s. If the pin is wrong, correct it; if it is not, the module proxy serves something else" % (
-            go_sum_name,
-            ":%d" % line if line else "",
-            module + ("'s go.mod" if in_go_mod else ""),
-            got,
-            want,
-        )
-    if "missing go.sum entry" in text:
-        return "%s: a checksum is missing; run `go mod tidy` beside it:\n%s" % (go_sum_name, text)
-    if "updates to go.mod needed" in text or "updating go.mod" in text:
-        return "%s: go.mod and go.sum beside it are not complete; run `go mod tidy` there:\n%s" % (go_sum_name, text)
+    line = _line_with(text, "checksum mismatch")
+    if line:
+        return _mismatch(text, line, go_sum, go_sum_name)
+    line = _line_with(text, "missing go.sum entry")
+    if line:
+        return "%s: a checksum is missing; run `go mod tidy` beside it: %s" % (go_sum_name, line)
+    line = _line_with(text, "updates to go.mod needed") or _line_with(text, "updating go.mod")
+    if line:
+        return "%s: go.mod beside it is not complete; run `go mod tidy` there: %s" % (go_sum_name, line)
     for sign in _UNREACHABLE:
-        if sign in text:
-            return "cannot fetch %s: the module proxy (GOPROXY, as `go env` shows it) did not answer or refused:\n%s" % (module, text)
-    if "no space left on device" in text:
-        return "cannot store %s: no space left on the disk:\n%s" % (module, text)
+        line = _line_with(text, sign)
+        if line:
+            path, version = _module_in(line)
+            return "cannot fetch %s: the module proxy (GOPROXY, as `go env` shows it) did not answer or refused: %s" % ("%s@%s" % (path, version) if path else "a module", line)
+    line = _line_with(text, "no space left on device")
+    if line:
+        return "no space left on the disk: %s" % line
     return "the go command failed:\n" + text
