@@ -1,0 +1,118 @@
+//go:build bazel
+
+// The tests of this package change one input of the payload and read from
+// Bazel's execution log what was executed again. They run Bazel on the workspace
+// that they were built from, with an output base of their own.
+package graph_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bazelbuild/rules_go/go/runfiles"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kiln-build/kiln/tools/nested"
+)
+
+const payload = "//payload:tdx"
+
+func TestWhatAChangeExecutesAgain(t *testing.T) {
+	bazel := workspace(t)
+	t.Cleanup(func() { _ = bazel.Shutdown(context.Background()) })
+	// Everything of this build may come from the cache: it is what the outer
+	// Bazel has just built.
+	require.NoError(t, bazel.Run(t.Context(), "build", payload))
+
+	t.Run("nothing", func(t *testing.T) {
+		require.Empty(t, executed(t, bazel))
+	})
+	t.Run("the kernel's options", func(t *testing.T) {
+		spawns := executed(t, bazel, "--//stack/kernel:profile=tiny")
+		requireOnce(t, spawns, "KataComponent //stack/kernel:kernel")
+		requireOnly(t, spawns, []string{"//stack/kernel:", "//payload:"})
+		requireComponents(t, spawns, "//stack/kernel:kernel")
+	})
+	t.Run("the agent", func(t *testing.T) {
+		spawns := executed(t, bazel, "--//stack/agent:agent=//tests/graph:other_agent")
+		requireOnce(t, spawns, "KataComponent //stack/rootfs:rootfs-image-confidential")
+		requireOnly(t, spawns, []string{"//tests/graph:", "//stack/agent:", "//stack/rootfs:", "//stack/runtimeconfig:", "//payload:"})
+		requireComponents(t, spawns, "//stack/rootfs:rootfs-image-confidential", "//stack/runtimeconfig:qemu-tdx")
+	})
+}
+
+// workspace gives Bazel on the workspace of the runfile MODULE.bazel. The output
+// base is kept between runs beside the one of the Bazel that runs this test,
+// since fetching everything anew would take minutes.
+func workspace(t *testing.T) *nested.Bazel {
+	t.Helper()
+	module, err := runfiles.Rlocation("_main/MODULE.bazel")
+	require.NoError(t, err)
+	root, err := nested.WorkspaceOf(module)
+	require.NoError(t, err)
+	log, err := os.Create(filepath.Join(os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "bazel.log"))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		log.Close()
+		if t.Failed() {
+			content, err := os.ReadFile(log.Name())
+			require.NoError(t, err)
+			t.Logf("what Bazel printed:\n%s", content)
+		}
+	})
+	// …/execroot/_main is where a test that is not sandboxed runs below.
+	base, _, found := strings.Cut(os.Getenv("TEST_SRCDIR"), "/execroot/")
+	require.True(t, found, "this test must run without a sandbox")
+	return &nested.Bazel{Workspace: root, OutputBase: base + "-graph", Log: log}
+}
+
+// executed builds the payload without any cache but what is in the output base
+// already, and gives the actions that ran.
+func executed(t *testing.T, bazel *nested.Bazel, args ...string) []nested.Spawn {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "execution.json")
+	args = append(args, "--disk_cache=", "--remote_cache=", "--execution_log_json_file="+log, payload)
+	require.NoError(t, bazel.Run(t.Context(), "build", args...))
+	spawns, err := nested.ReadExecutionLog(log)
+	require.NoError(t, err)
+	for _, s := range spawns {
+		require.False(t, s.CacheHit, "%s came from a cache (%s), though there should be none", s, s.Runner)
+	}
+	return spawns
+}
+
+func requireOnce(t *testing.T, spawns []nested.Spawn, want string) {
+	t.Helper()
+	n := 0
+	for _, s := range spawns {
+		if s.String() == want {
+			n++
+		}
+	}
+	require.Equal(t, 1, n, "%s must have been executed once; executed were %v", want, spawns)
+}
+
+func requireOnly(t *testing.T, spawns []nested.Spawn, prefixes []string) {
+	t.Helper()
+	for _, s := range spawns {
+		allowed := false
+		for _, prefix := range prefixes {
+			allowed = allowed || strings.HasPrefix(strings.TrimPrefix(s.TargetLabel, "@@"), prefix)
+		}
+		require.True(t, allowed, "%s was executed again, which the change is no reason for", s)
+	}
+}
+
+func requireComponents(t *testing.T, spawns []nested.Spawn, want ...string) {
+	t.Helper()
+	var got []string
+	for _, s := range spawns {
+		if s.Mnemonic == "KataComponent" {
+			got = append(got, s.TargetLabel)
+		}
+	}
+	require.ElementsMatch(t, want, got)
+}

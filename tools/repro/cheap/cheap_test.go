@@ -1,0 +1,51 @@
+//go:build bazel
+
+// The test of this package builds components a second time: elsewhere, with
+// nothing cached, and compares them with what the outer Bazel built. It takes the
+// components that are made in a minute; the others are compared by
+// //tools/repro/cmd.
+package cheap_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bazelbuild/rules_go/go/runfiles"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kiln-build/kiln/tools/nested"
+	"github.com/kiln-build/kiln/tools/repro"
+)
+
+func TestSameBytesElsewhere(t *testing.T) {
+	var files []string
+	for _, name := range strings.Fields(os.Getenv("METADATA")) {
+		file, err := runfiles.Rlocation(name)
+		require.NoError(t, err)
+		files = append(files, file)
+	}
+	first, err := repro.Read(files)
+	require.NoError(t, err)
+	require.NotEmpty(t, first)
+
+	module, err := runfiles.Rlocation("_main/MODULE.bazel")
+	require.NoError(t, err)
+	workspace, err := nested.WorkspaceOf(module)
+	require.NoError(t, err)
+	dir, err := os.MkdirTemp("", "kiln-repro-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				_ = os.Chmod(path, 0o755)
+			}
+			return nil
+		})
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	second, err := repro.Build(t.Context(), workspace, filepath.Join(dir, "elsewhere"), strings.Fields(os.Getenv("TARGETS")), os.Stderr)
+	require.NoError(t, err)
+	require.Empty(t, repro.Compare(first, second))
+}

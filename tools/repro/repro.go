@@ -1,0 +1,205 @@
+// Package repro builds targets twice, in different folders and with nothing
+// cached, and compares what comes out.
+package repro
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/kiln-build/kiln/tools/nested"
+)
+
+// Digests maps what was built to its digest: the name of a component to the
+// digest of its layer, "payload <platform>" to the digest of its index.
+type Digests map[string]string
+
+// A Difference is one thing that two builds did not agree on. A digest is empty
+// where the build did not make the thing.
+type Difference struct {
+	Name          string `json:"name"`
+	First, Second string
+}
+
+func (d Difference) String() string {
+	return fmt.Sprintf("%s: %s in the first build, %s in the second", d.Name, orNothing(d.First), orNothing(d.Second))
+}
+
+func orNothing(digest string) string {
+	if digest == "" {
+		return "nothing"
+	}
+	return digest
+}
+
+// Compare gives the differences between two builds, sorted by name.
+func Compare(first, second Digests) []Difference {
+	var differences []Difference
+	for name, digest := range first {
+		if second[name] != digest {
+			differences = append(differences, Difference{name, digest, second[name]})
+		}
+	}
+	for name, digest := range second {
+		if _, ok := first[name]; !ok {
+			differences = append(differences, Difference{name, "", digest})
+		}
+	}
+	sort.Slice(differences, func(i, j int) bool { return differences[i].Name < differences[j].Name })
+	return differences
+}
+
+// Read gives the digests that the files name: *.component.json of components and
+// *.receipt.json of payloads. Other files are ignored.
+func Read(files []string) (Digests, error) {
+	digests := Digests{}
+	for _, file := range files {
+		var content struct {
+			Name     string `json:"name"`
+			Platform string `json:"platform"`
+			Digest   string `json:"digest"`
+			Layer    struct {
+				Digest string `json:"digest"`
+			} `json:"layer"`
+		}
+		component, receipt := strings.HasSuffix(file, ".component.json"), strings.HasSuffix(file, "receipt.json")
+		if !component && !receipt {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading a digest: %w", err)
+		}
+		if err := json.Unmarshal(data, &content); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		name, digest := content.Name, content.Layer.Digest
+		if receipt {
+			name, digest = "payload "+content.Platform, content.Digest
+		}
+		if name == "" || digest == "" {
+			return nil, fmt.Errorf("%s: it names no digest", file)
+		}
+		digests[name] = digest
+	}
+	return digests, nil
+}
+
+// Build copies the workspace to dir and builds the targets there, from nothing:
+// with an output base of its own, without a disk cache and without a remote one.
+// Only what is fetched by checksum may come from a cache.
+func Build(ctx context.Context, workspace, dir string, targets []string, log io.Writer) (Digests, error) {
+	copied := filepath.Join(dir, "workspace")
+	if err := copyWorkspace(ctx, workspace, copied); err != nil {
+		return nil, err
+	}
+	bazel := &nested.Bazel{Workspace: copied, OutputBase: filepath.Join(dir, "output_base"), Log: log}
+	defer func() { _ = bazel.Shutdown(context.WithoutCancel(ctx)) }()
+	events := filepath.Join(dir, "events.json")
+	args := append([]string{"--disk_cache=", "--remote_cache=", "--build_event_json_file=" + events}, targets...)
+	if err := bazel.Run(ctx, "build", args...); err != nil {
+		return nil, err
+	}
+	files, err := outputs(events)
+	if err != nil {
+		return nil, err
+	}
+	return Read(files)
+}
+
+// outputs gives the files of the default output groups, from Bazel's events; see
+// build_event_stream.proto.
+func outputs(events string) ([]string, error) {
+	f, err := os.Open(events)
+	if err != nil {
+		return nil, fmt.Errorf("reading what was built: %w", err)
+	}
+	defer f.Close()
+	var files []string
+	for decoder := json.NewDecoder(f); ; {
+		var event struct {
+			NamedSetOfFiles struct {
+				Files []struct {
+					URI string `json:"uri"`
+				} `json:"files"`
+			} `json:"namedSetOfFiles"`
+		}
+		if err := decoder.Decode(&event); err == io.EOF {
+			return files, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("reading what was built: %w", err)
+		}
+		for _, file := range event.NamedSetOfFiles.Files {
+			files = append(files, strings.TrimPrefix(file.URI, "file://"))
+		}
+	}
+}
+
+// copyWorkspace copies the files that git tracks, and those it does not know yet
+// and does not ignore, as they are in the working tree. Without git it copies
+// everything but bazel's links.
+func copyWorkspace(ctx context.Context, from, to string) error {
+	names, err := gitFiles(ctx, from)
+	if err != nil {
+		names, err = allFiles(from)
+	}
+	if err != nil {
+		return fmt.Errorf("copying the workspace: %w", err)
+	}
+	for _, name := range names {
+		source := filepath.Join(from, name)
+		info, err := os.Lstat(source)
+		if os.IsNotExist(err) {
+			continue // Deleted, but not committed yet.
+		} else if err != nil {
+			return fmt.Errorf("copying the workspace: %w", err)
+		}
+		target := filepath.Join(to, name)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return fmt.Errorf("copying the workspace: %w", err)
+		}
+		content, err := os.ReadFile(source)
+		if err != nil {
+			return fmt.Errorf("copying the workspace: %w", err)
+		}
+		if err := os.WriteFile(target, content, info.Mode().Perm()); err != nil {
+			return fmt.Errorf("copying the workspace: %w", err)
+		}
+	}
+	return nil
+}
+
+func gitFiles(ctx context.Context, dir string) ([]string, error) {
+	cmd := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("asking git for the files of %s: %w", dir, err)
+	}
+	return strings.FieldsFunc(string(out), func(r rune) bool { return r == 0 }), nil
+}
+
+func allFiles(dir string) ([]string, error) {
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.Type().IsRegular() {
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return err
+			}
+			names = append(names, name)
+		}
+		return nil
+	})
+	return names, err
+}
