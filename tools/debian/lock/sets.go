@@ -70,16 +70,7 @@ func ParseSets(name string, data []byte) (Sets, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&sets); err != nil {
-		offset := decoder.InputOffset()
-		var syntax *json.SyntaxError
-		var kind *json.UnmarshalTypeError
-		switch {
-		case errors.As(err, &syntax):
-			offset = syntax.Offset
-		case errors.As(err, &kind):
-			offset = kind.Offset
-		}
-		line := 1 + bytes.Count(data[:min(int(offset), len(data))], []byte("\n"))
+		line := 1 + bytes.Count(data[:errorOffset(data, err)], []byte("\n"))
 		return nil, badInput("%s:%d: %w", name, line, err)
 	}
 	for _, n := range sets.Names() {
@@ -91,6 +82,23 @@ func ParseSets(name string, data []byte) (Sets, error) {
 		}
 	}
 	return sets, nil
+}
+
+// errorOffset says where in the data a JSON error is.
+func errorOffset(data []byte, err error) int {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	offset := len(data)
+	switch field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); {
+	case errors.As(err, &syntax):
+		offset = int(syntax.Offset)
+	case errors.As(err, &kind):
+		offset = int(kind.Offset)
+	case ok:
+		// The decoder does not say where, but what.
+		offset = bytes.Index(data, []byte(field))
+	}
+	return max(0, min(offset, len(data)))
 }
 
 // lineOf finds where a set begins, for error messages.

@@ -1,0 +1,272 @@
+"""Repository rules that fetch the files of a package set."""
+
+load(":lock.bzl", "parse_entry", "parse_lock", "source_role")
+load(":mirrors.bzl", "find_mirrors")
+
+# Everything that Debian ever published; a timestamp and then the layout of an
+# ordinary mirror come below it.
+_SNAPSHOT = "https://snapshot.debian.org/archive/debian/"
+
+_RENEW = "renew the lock with `bazel run //tools/debian:update`"
+
+def _bases(rctx):
+    """The mirrors of this machine.
+
+    They are not tracked: what is fetched has a checksum, so it does not matter
+    where it came from, and another mirror is no reason to fetch again.
+    """
+
+    def read(path):
+        file = rctx.path(path)
+        return rctx.read(file, watch = "no") if file.exists else None
+
+    def list_dir(path):
+        folder = rctx.path(path)
+        return [str(p) for p in folder.readdir(watch = "no")] if folder.exists else []
+
+    return find_mirrors(rctx.os.environ.get("KILN_DEBIAN_MIRROR", ""), read, list_dir)
+
+def _urls(bases, snapshots, entry):
+    urls = ["{}/{}".format(base, entry.path) for base in bases]
+    if entry.suite in snapshots:
+        urls.append("{}{}/{}".format(_SNAPSHOT, snapshots[entry.suite], entry.path))
+    return urls
+
+def _file_name(rctx, entry):
+    """The name of a file in the repository, without its version."""
+    if not rctx.attr.source:
+        return "debs/{}.deb".format(entry.package)
+    role = source_role(entry.path)
+    if role in ("dsc", "diff"):
+        return "{}.{}".format(entry.package, {"diff": "diff.gz"}.get(role, role))
+    return "{}.{}.tar.{}".format(entry.package, role, entry.path.rpartition(".tar.")[2])
+
+def _lines(text):
+    """Maps each line of a file to its number."""
+    lines = {}
+    number = 0
+    for line in text.split("\n"):
+        number += 1
+        lines[line] = number
+    return lines
+
+def _fetch(rctx, entries, lock_text):
+    """Fetches all files; returns those that could not be had."""
+    bases = _bases(rctx)
+    lock, error = parse_lock(lock_text, rctx.attr.lock_name)
+    if error:
+        fail(error)
+    total = 0
+    for e in entries:
+        total += e.size
+
+    # Bazel bounds how many downloads run at a time (8 unless told otherwise).
+    pending = []
+    for e in entries:
+        pending.append(rctx.download(
+            url = _urls(bases, lock.snapshots, e),
+            output = _file_name(rctx, e),
+            sha256 = e.sha256,
+            # With it, a checksum that was left as it was for another
+            # version is not served from the cache.
+            canonical_id = e.path,
+            allow_fail = True,
+            block = False,
+        ))
+    failed = []
+    done = 0
+    for e, p in zip(entries, pending):
+        rctx.report_progress("{} of {} MB of Debian packages".format(done // 1000000, total // 1000000))
+        if not p.wait().success:
+            failed.append(e)
+        done += e.size
+    if failed:
+        failed = _explain(rctx, failed, bases, lock, _lines(lock_text))
+    return failed
+
+def _explain(rctx, failed, bases, lock, lines):
+    """Finds out why files could not be had, and fails with one error.
+
+    Bazel does not say why a download failed, so each is tried once more
+    without its checksum, at those sources that answer at all.
+    """
+    reachable = {}
+    tried = {}
+    for suite in {e.suite: True for e in failed}:
+        sources = list(bases)
+        if suite in lock.snapshots:
+            sources.append(_SNAPSHOT + lock.snapshots[suite])
+        for source in sources:
+            tried[source] = True
+            probe = rctx.download(
+                url = "{}/dists/{}/InRelease".format(source, suite),
+                output = "probe",
+                allow_fail = True,
+            )
+            if probe.success:
+                reachable[source] = True
+    if not reachable:
+        fail("\n".join([
+            "no source of Debian packages answers. Tried, in vain:",
+        ] + ["  " + source for source in tried] + [
+            "Check this machine's network, or name a mirror in the environment variable KILN_DEBIAN_MIRROR.",
+        ]))
+
+    wrong = []
+    vanished = []
+    for e in failed:
+        where = "{} {} ({}:{})".format(e.package, e.version, rctx.attr.lock_name, lines.get(e.text, "?"))
+        found = False
+        for url in _urls(bases, lock.snapshots, e):
+            if not [source for source in reachable if url.startswith(source + "/")]:
+                continue
+            again = rctx.download(url = url, output = "probe", allow_fail = True)
+            if again.success and again.sha256 == e.sha256:
+                # The first attempt met a passing trouble.
+                rctx.download(url = url, output = _file_name(rctx, e), sha256 = e.sha256, canonical_id = e.path)
+                found = True
+                break
+            if again.success:
+                wrong.append("  {}\n    expected sha256 {}\n    got             {}\n    from {}".format(where, e.sha256, again.sha256, url))
+                found = True
+                break
+        if not found:
+            vanished.append("  " + where)
+    rctx.delete("probe")
+    errors = []
+    if wrong:
+        errors.append("\n".join(["wrong checksum of {} Debian package{}:".format(len(wrong), "" if len(wrong) == 1 else "s")] + wrong + [
+            "Nothing was kept. Undo the change of the lock, or, if that mirror is to blame, name another in KILN_DEBIAN_MIRROR.",
+        ]))
+    if vanished:
+        rest = len(vanished) - 10
+        errors.append("\n".join(["{} pinned Debian package{} gone from every source in reach ({}):".format(
+            len(vanished),
+            " is" if len(vanished) == 1 else "s are",
+            ", ".join(reachable),
+        )] + vanished[:10] + (["  and {} more".format(rest)] if rest > 0 else []) + [
+            "Debian has newer versions: " + _RENEW + ".",
+        ]))
+    if errors:
+        fail("\n".join(errors))
+    return []
+
+def _description(rctx, entries):
+    """What the files are, for bills of materials."""
+    return json.encode_indent([
+        {
+            "package": e.package,
+            "version": e.version,
+            "arch": e.arch,
+            "source": e.source,
+            "sourceVersion": e.source_version,
+            "suite": e.suite,
+            "path": e.path,
+            "size": e.size,
+            "sha256": e.sha256,
+            "file": _file_name(rctx, e),
+        }
+        for e in entries
+    ], indent = "  ") + "\n"
+
+_FILEGROUP = """
+filegroup(
+    name = {name},
+    srcs = [
+{srcs}
+    ],
+)
+"""
+
+def _filegroup(name, files):
+    return _FILEGROUP.format(
+        name = repr(name),
+        srcs = "\n".join(["        {},".format(repr(f)) for f in files]),
+    ).replace("'", '"')
+
+def _debian_set_impl(rctx):
+    entries = []
+    for line in rctx.attr.entries:
+        entry, error = parse_entry(line)
+        if error:
+            fail("{}: {}".format(rctx.attr.lock_name, error))
+        entries.append(entry)
+    _fetch(rctx, entries, rctx.read(rctx.attr.lock_file, watch = "no"))
+
+    build = [
+        'package(default_visibility = ["//visibility:public"])\n',
+        'exports_files(["lock.json"])\n',
+    ]
+    files = [_file_name(rctx, e) for e in entries]
+    if rctx.attr.source:
+        build.append(_filegroup("files", files))
+        alone = len({e.package: True for e in entries}) == 1
+        for e in entries:
+            role = source_role(e.path)
+            build.append(_filegroup(role if alone else e.package + "." + role, [_file_name(rctx, e)]))
+    else:
+        build.append(_filegroup("debs", files))
+        for e in entries:
+            build.append(_filegroup(e.package, [_file_name(rctx, e)]))
+    rctx.file("BUILD.bazel", "\n".join(build), executable = False)
+    rctx.file("lock.json", _description(rctx, entries), executable = False)
+
+debian_set = repository_rule(
+    implementation = _debian_set_impl,
+    doc = """Fetches the files of one package set, by checksum.
+
+A set of binary packages gives `//:debs` and one target for each package, one of
+a source package `//:files`, `//:orig`, `//:debian` and `//:dsc`. Each gives
+`//:lock.json`, which says what the files are.""",
+    attrs = {
+        "entries": attr.string_list(
+            doc = "The lines of the lock that name the files.",
+            mandatory = True,
+        ),
+        "lock_file": attr.string(
+            doc = """The lock, for line numbers in errors and the time of snapshots.
+
+A path and not a label: a change elsewhere in the lock is no reason to fetch this set anew.""",
+            mandatory = True,
+        ),
+        "lock_name": attr.string(
+            doc = "How errors name the lock.",
+            mandatory = True,
+        ),
+        "source": attr.bool(
+            doc = "Whether the files are those of source packages.",
+        ),
+    },
+)
+
+_VERSIONS = '''"""What debian.lock pins, for rules that need only that."""
+
+# Maps the name of a set to a map from package to version.
+VERSIONS = {versions}
+
+# "pinned", or "relocked" if a local lock stands in for debian.lock.
+INPUTS = "{inputs}"
+'''
+
+def _debian_versions_impl(rctx):
+    rctx.file("BUILD.bazel", 'exports_files(["versions.bzl"])\n', executable = False)
+    rctx.file("versions.bzl", _VERSIONS.format(
+        inputs = rctx.attr.inputs,
+        versions = json.indent(rctx.attr.versions, indent = "    "),
+    ), executable = False)
+
+debian_versions = repository_rule(
+    implementation = _debian_versions_impl,
+    doc = "Knows the versions of all locked packages, and fetches nothing.",
+    attrs = {
+        "inputs": attr.string(
+            doc = "Where the versions come from.",
+            values = ["pinned", "relocked"],
+            mandatory = True,
+        ),
+        "versions": attr.string(
+            doc = "JSON: set to package to version.",
+            mandatory = True,
+        ),
+    },
+)
