@@ -1,0 +1,84 @@
+#!/bin/bash
+# Builds the guest kernel inside the build root (see tools/component: root_component).
+#
+#   /src/linux-source.deb   Debian's package of the kernel source
+#   /src/fragments/         what is asked of the configuration (profile "full")
+#   /src/tiny.config        the same for the profile "tiny"
+#   /src/extra.config       asked last, so it overrides the rest
+#   PROFILE                 full | tiny
+#   VERSION                 version of the package, as the lock pins it
+#   CONFIG_REVISION         revision of Kiln's configuration, the number after the kernel version
+set -euo pipefail
+
+step() { echo "kiln: step: $*"; }
+
+share=$DESTDIR/opt/kata/share/kata-containers
+
+step "unpack the source"
+# A guest on x86 needs about a third of the tree. Kconfig reads all Kconfig files, so those stay
+# (crypto's sources arch/*/crypto/Kconfig of every architecture), and arch/um, which fs/hostfs reads.
+mkdir -p /build/linux
+data=$(ar t /src/linux-source.deb | grep '^data[.]tar')
+ar p /src/linux-source.deb "$data" |
+	case $data in *.xz) xz -dc ;; *.zst) zstd -dc ;; *.gz) gzip -dc ;; *) cat ;; esac |
+	tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
+	xz -dc -T0 |
+	tar -x --no-same-owner -C /build/linux --strip-components=1 --anchored --wildcards --wildcards-match-slash \
+		--exclude='*/Documentation/*/*' \
+		--exclude='*/drivers/accel/*.[chS]' \
+		--exclude='*/drivers/gpu/*.[chS]' \
+		--exclude='*/drivers/iio/*.[chS]' \
+		--exclude='*/drivers/infiniband/*.[chS]' \
+		--exclude='*/drivers/media/*.[chS]' \
+		--exclude='*/drivers/net/ethernet/*.[chS]' \
+		--exclude='*/drivers/net/wireless/*.[chS]' \
+		--exclude='*/drivers/staging/*.[chS]' \
+		--exclude='*/sound/*.[chS]' \
+		--exclude='*/tools/perf/*' \
+		--exclude='*/tools/testing/*' \
+		--no-wildcards-match-slash \
+		--exclude='*/arch/[a-tv-w]*/[!Kc]*'
+
+cd /build/linux
+export ARCH=x86_64
+KBUILD_BUILD_TIMESTAMP=$(date -u -d "@$SOURCE_DATE_EPOCH")
+export KBUILD_BUILD_TIMESTAMP
+export KBUILD_BUILD_USER=kiln KBUILD_BUILD_HOST=kiln KBUILD_BUILD_VERSION=1
+kernel=$(make -s kernelversion)
+case $VERSION in
+"$kernel"-*) ;;
+*)
+	echo "kiln: the source in linux-source.deb is $kernel, but the lock calls the package $VERSION" >&2
+	exit 1
+	;;
+esac
+
+step "configure $kernel ($PROFILE)"
+case $PROFILE in
+full) cat /src/fragments/*.config >/build/asked.config ;;
+tiny) cat /src/tiny.config >/build/asked.config ;;
+*)
+	echo "kiln: unknown kernel profile '$PROFILE': it is full or tiny" >&2
+	exit 2
+	;;
+esac
+cat /src/extra.config >>/build/asked.config
+bash /src/effective-config.sh /build/asked.config >/build/effective.config
+# allnoconfig answers "no" to whatever is not asked: a new kernel cannot slip a new default in.
+make -s KCONFIG_ALLCONFIG=/build/effective.config allnoconfig
+bash /src/check-config.sh /build/effective.config .config
+
+step "compile"
+make -s -j"$KILN_JOBS" bzImage
+
+step "install"
+suffix=$kernel-$CONFIG_REVISION
+mkdir -p "$share"
+install -m 0644 arch/x86/boot/bzImage "$share/vmlinuz-$suffix"
+strip --strip-all -o "$share/vmlinux-$suffix" vmlinux
+chmod 0644 "$share/vmlinux-$suffix"
+install -m 0644 .config "$share/config-$suffix"
+ln -s "vmlinuz-$suffix" "$share/vmlinuz.container"
+ln -s "vmlinux-$suffix" "$share/vmlinux.container"
+cp "$share/vmlinuz-$suffix" "$OUT/vmlinuz"
+cp "$share/config-$suffix" "$OUT/config"
