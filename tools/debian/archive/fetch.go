@@ -39,7 +39,7 @@ type Client struct {
 func NewClient(pauses ...time.Duration) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = 30 * time.Second
-	transport.MaxIdleConnsPerHost = 4
+	transport.MaxIdleConnsPerHost = 8
 	// Indexes are compressed as they are.
 	transport.DisableCompression = true
 	return &Client{http: &http.Client{Transport: transport}, pauses: pauses}

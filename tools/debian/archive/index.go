@@ -60,6 +60,9 @@ type Suite struct {
 	// Binaries and Sources hold all versions of a name, newest first.
 	Binaries map[string][]*Package
 	Sources  map[string][]*SourcePackage
+	// Unserved are versions that were listed, by name, and then dropped
+	// since no source has their files.
+	Unserved map[string][]string
 	// Newest is the newest Release file that went into it.
 	Newest *Release
 	// Notes are things that a user should know, like a signature that
@@ -78,6 +81,10 @@ type Reader struct {
 	Progress func(string)
 }
 
+// ErrNoMirror means that there is nothing to read from.
+var ErrNoMirror = exitcode.With(exitcode.Unreachable, fmt.Errorf(
+	"no Debian mirror is known: the apt configuration of this machine names none, set %s", MirrorsVariable))
+
 // releases gives the parts of a suite: its updates come as a suite of their
 // own. Security updates are not among them: they live in another archive
 // with another root, so a lock that named them would not hold at every mirror.
@@ -92,8 +99,7 @@ func releases(suite string) []string {
 // ReadSuite reads the indexes of one suite, merged with those of its updates.
 func (r *Reader) ReadSuite(ctx context.Context, name string, binaries, sources bool) (*Suite, error) {
 	if len(r.Mirrors) == 0 {
-		return nil, exitcode.With(exitcode.Unreachable, fmt.Errorf(
-			"no Debian mirror is known: the apt configuration of this machine names none, set %s", MirrorsVariable))
+		return nil, ErrNoMirror
 	}
 	var causes []error
 	code := exitcode.Unreachable
@@ -114,7 +120,9 @@ func (r *Reader) ReadSuite(ctx context.Context, name string, binaries, sources b
 }
 
 func (r *Reader) readFrom(ctx context.Context, mirror, name string, binaries, sources bool) (*Suite, error) {
-	suite := &Suite{Name: name, Binaries: map[string][]*Package{}, Sources: map[string][]*SourcePackage{}}
+	suite := &Suite{
+		Name: name, Binaries: map[string][]*Package{}, Sources: map[string][]*SourcePackage{}, Unserved: map[string][]string{},
+	}
 	for i, part := range releases(name) {
 		url := mirror + "/dists/" + part
 		data, err := r.Client.Get(ctx, url+"/InRelease", 8<<20)
@@ -295,13 +303,9 @@ func join(x, y string) string {
 }
 
 func (s *Suite) addSources(r io.Reader) error {
-	scanner := NewScanner(r, "Package", "Version", "Extra-Source-Only", "Checksums-Sha256", "Directory")
+	scanner := NewScanner(r, "Package", "Version", "Checksums-Sha256", "Directory")
 	for scanner.Scan() {
 		p := scanner.Stanza()
-		if strings.EqualFold(p.Get("Extra-Source-Only"), "yes") {
-			// Kept only because something was built with it.
-			continue
-		}
 		v, err := version.Parse(p.Get("Version"))
 		if err != nil {
 			return fmt.Errorf("source package %s: %w", p.Get("Package"), err)
@@ -324,6 +328,30 @@ func (s *Suite) addSources(r io.Reader) error {
 		s.Sources[pkg.Name] = append(s.Sources[pkg.Name], pkg)
 	}
 	return scanner.Err()
+}
+
+// Drop forgets the package that a file belongs to, since it cannot be had.
+func (s *Suite) Drop(file string) {
+	for name, versions := range s.Binaries {
+		s.Binaries[name] = slices.DeleteFunc(versions, func(p *Package) bool {
+			if p.Path == file {
+				s.Unserved[name] = append(s.Unserved[name], p.Version.String())
+			}
+			return p.Path == file
+		})
+		if len(s.Binaries[name]) == 0 {
+			delete(s.Binaries, name)
+		}
+	}
+	for name, versions := range s.Sources {
+		s.Sources[name] = slices.DeleteFunc(versions, func(p *SourcePackage) bool {
+			has := slices.ContainsFunc(p.Files, func(f SourceFile) bool { return f.Path == file })
+			if has {
+				s.Unserved[name] = append(s.Unserved[name], p.Version.String())
+			}
+			return has
+		})
+	}
 }
 
 func (s *Suite) sort() {

@@ -29,7 +29,8 @@ type Set struct {
 	Resolve bool `json:"resolve,omitempty"`
 	// Essential adds all packages that the archive marks as essential.
 	Essential bool `json:"essential,omitempty"`
-	// Packages are the names asked for.
+	// Packages are the names asked for, each with the version that it must
+	// have at least if one is needed: "qemu (>= 1:10.1)".
 	Packages []string `json:"packages"`
 	// Omit maps packages that are left out, though something depends on
 	// them, to the reason why nothing misses them.
@@ -50,9 +51,19 @@ func (s Sets) Names() []string {
 }
 
 var (
-	setName     = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+	setName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	request = regexp.MustCompile(`^([a-z0-9][a-z0-9+.-]+)(?: \(>= ([0-9A-Za-z.+~:-]+)\))?$`)
 )
+
+// Request splits what is asked for into the name of a package and the version
+// that it must have at least, which may be empty.
+func Request(asked string) (name, atLeast string) {
+	m := request.FindStringSubmatch(asked)
+	if m == nil {
+		return asked, ""
+	}
+	return m[1], m[2]
+}
 
 // ReadSets reads sets.json. Errors name the file and, where JSON tells it,
 // the line.
@@ -132,9 +143,10 @@ func (s Set) check() error {
 	}
 	seen := map[string]bool{}
 	for _, p := range s.Packages {
-		if !packageName.MatchString(p) {
-			return fmt.Errorf("%q is not the name of a package", p)
+		if !request.MatchString(p) {
+			return fmt.Errorf("%q: want the name of a package, or \"name (>= version)\"", p)
 		}
+		p, _ = Request(p)
 		if seen[p] {
 			return fmt.Errorf("package %s is listed twice", p)
 		}

@@ -216,7 +216,7 @@ debian_set = repository_rule(
     doc = """Fetches the files of one package set, by checksum.
 
 A set of binary packages gives `//:debs` and one target for each package, one of
-a source package `//:files`, `//:orig`, `//:debian` and `//:dsc`. Each gives
+a source package `//:files`, `//:orig` and `//:debian`. Each gives
 `//:lock.json`, which says what the files are.""",
     attrs = {
         "entries": attr.string_list(

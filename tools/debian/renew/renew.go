@@ -79,7 +79,41 @@ func (s *Source) Update(ctx context.Context, sets lock.Sets) (*lock.Lock, error)
 	if err != nil {
 		return nil, err
 	}
-	return resolveAll(sets, suites, nil, lock.Header)
+	return s.resolveServed(ctx, sets, suites, nil, lock.Header)
+}
+
+// resolveServed resolves all sets to packages that can be had. A mirror may
+// list what it does not serve, so the index alone does not tell: what cannot
+// be had is dropped from the index, until all that is chosen can.
+func (s *Source) resolveServed(ctx context.Context, sets lock.Sets, suites map[string]*archive.Suite,
+	keep map[string]resolve.Keep, header string) (*lock.Lock, error) {
+	served := map[string]bool{}
+	for {
+		l, err := resolveAll(sets, suites, keep, header)
+		if err != nil {
+			return nil, err
+		}
+		unknown := &lock.Lock{Snapshots: l.Snapshots}
+		for _, e := range l.Entries {
+			if !served[e.Path] {
+				unknown.Entries = append(unknown.Entries, e)
+			}
+		}
+		missing, err := s.Vanished(ctx, unknown)
+		if err != nil {
+			return nil, err
+		}
+		if len(missing) == 0 {
+			return l, nil
+		}
+		for _, e := range unknown.Entries {
+			served[e.Path] = true
+		}
+		for _, e := range missing {
+			s.progress("%s lists %s %s, but no source has %s", e.Suite, e.Package, e.Version, e.Path)
+			suites[e.Suite].Drop(e.Path)
+		}
+	}
 }
 
 func resolveAll(sets lock.Sets, suites map[string]*archive.Suite, keep map[string]resolve.Keep, header string) (*lock.Lock, error) {
@@ -113,8 +147,9 @@ func resolveAll(sets lock.Sets, suites map[string]*archive.Suite, keep map[strin
 			}
 			for _, p := range packages {
 				for _, f := range p.Files {
-					if strings.HasSuffix(f.Path, ".asc") {
-						// Checksums of the signed index bind the rest.
+					if role := lock.Role(f.Path); role == "dsc" || strings.HasSuffix(role, ".asc") {
+						// The signed index has the checksums of the
+						// rest, and nothing is built from these.
 						continue
 					}
 					add(name, lock.Entry{Suite: set.Suite, Package: p.Name, Version: p.Version.String(), Arch: lock.ArchSource,
@@ -135,76 +170,74 @@ func resolveAll(sets lock.Sets, suites map[string]*archive.Suite, keep map[strin
 	return l, nil
 }
 
+// probes is how many files are asked for at a time; Bazel fetches as many.
+const probes = 8
+
 // Vanished lists the entries of a lock that no source has any more. It is an
 // error when that cannot be said, since a source is out of reach.
 func (s *Source) Vanished(ctx context.Context, l *lock.Lock) ([]lock.Entry, error) {
-	vanished, _, err := s.vanished(ctx, l, nil)
-	return vanished, err
-}
-
-func (s *Source) vanished(ctx context.Context, l *lock.Lock, wanted map[string]want) ([]lock.Entry, map[string]*archive.Suite, error) {
-	if wanted == nil {
-		wanted = map[string]want{}
+	if len(s.Reader.Mirrors) == 0 {
+		return nil, archive.ErrNoMirror
 	}
-	for _, e := range l.Entries {
-		w := wanted[e.Suite]
-		w.binaries = w.binaries || e.Arch != lock.ArchSource
-		w.sources = w.sources || e.Arch == lock.ArchSource
-		wanted[e.Suite] = w
+	s.progress("asking for %d files", len(l.Entries))
+	missing, errs := s.ask(ctx, l.Entries, func(e lock.Entry) (bool, error) {
+		var problems error
+		for _, base := range s.Reader.Mirrors {
+			ok, err := s.Reader.Client.Has(ctx, base+"/"+e.Path, e.Size)
+			if ok {
+				return true, nil
+			}
+			problems = errors.Join(problems, err)
+		}
+		return false, problems
+	})
+	if len(missing) == 0 {
+		return nil, nil
 	}
-	suites, err := s.suites(ctx, wanted)
-	if err != nil {
-		return nil, nil, err
+	// Most machines where something has vanished do not reach the snapshot
+	// archive: it is asked only then, and first whether it is there at all.
+	if s.Snapshot != "" && s.reachable(ctx, s.Snapshot) {
+		missing, errs = s.ask(ctx, missing, func(e lock.Entry) (bool, error) {
+			stamp := l.Snapshots[e.Suite]
+			if stamp == "" {
+				return false, nil
+			}
+			return s.SnapshotClient.Has(ctx, strings.TrimRight(s.Snapshot, "/")+"/"+stamp+"/"+e.Path, e.Size)
+		})
 	}
-	var unlisted []lock.Entry
-	for _, e := range l.Entries {
-		if !listed(suites[e.Suite], e) {
-			unlisted = append(unlisted, e)
+	for i, e := range missing {
+		if errs[i] != nil {
+			return nil, exitcode.With(exitcode.Unreachable, fmt.Errorf("looking for %s %s: %w", e.Package, e.Version, errs[i]))
 		}
 	}
-	if len(unlisted) == 0 {
-		return nil, suites, nil
-	}
-	// A mirror keeps a file for a while after the index dropped it.
-	s.progress("%d of %d files are not in the package index any more, asking for each", len(unlisted), len(l.Entries))
-	bases := slices.Clone(s.Reader.Mirrors)
-	there := make([]bool, len(unlisted))
-	errs := make([]error, len(unlisted))
-	snapshot := s.Snapshot != "" && s.reachable(ctx, s.Snapshot)
+	return missing, ctx.Err()
+}
+
+// ask lists the entries that has does not find, with the error for each.
+func (s *Source) ask(ctx context.Context, entries []lock.Entry, has func(lock.Entry) (bool, error)) ([]lock.Entry, []error) {
+	found := make([]bool, len(entries))
+	errs := make([]error, len(entries))
 	var group sync.WaitGroup
-	// Few at a time: mirrors are a gift.
-	slots := make(chan struct{}, 4)
-	for i, e := range unlisted {
+	slots := make(chan struct{}, probes)
+	for i, e := range entries {
 		group.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			for _, base := range bases {
-				ok, err := s.Reader.Client.Has(ctx, base+"/"+e.Path, e.Size)
-				if ok {
-					there[i] = true
-					return
-				}
-				errs[i] = errors.Join(errs[i], err)
-			}
-			if stamp := l.Snapshots[e.Suite]; snapshot && stamp != "" {
-				ok, err := s.SnapshotClient.Has(ctx, strings.TrimRight(s.Snapshot, "/")+"/"+stamp+"/"+e.Path, e.Size)
-				there[i] = ok
-				errs[i] = errors.Join(errs[i], err)
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				found[i], errs[i] = has(e)
 			}
 		})
 	}
 	group.Wait()
-	var vanished []lock.Entry
-	for i, e := range unlisted {
-		if there[i] {
-			continue
+	var missing []lock.Entry
+	var why []error
+	for i, e := range entries {
+		if !found[i] {
+			missing = append(missing, e)
+			why = append(why, errs[i])
 		}
-		if errs[i] != nil {
-			return nil, nil, exitcode.With(exitcode.Unreachable, fmt.Errorf("looking for %s: %w", e.Path, errs[i]))
-		}
-		vanished = append(vanished, e)
 	}
-	return vanished, suites, nil
+	return missing, why
 }
 
 func (s *Source) reachable(ctx context.Context, base string) bool {
@@ -212,32 +245,23 @@ func (s *Source) reachable(ctx context.Context, base string) bool {
 	return err == nil
 }
 
-func listed(suite *archive.Suite, e lock.Entry) bool {
-	if e.Arch == lock.ArchSource {
-		for _, p := range suite.Sources[e.Package] {
-			for _, f := range p.Files {
-				if f.Path == e.Path && f.SHA256 == e.SHA256 {
-					return true
-				}
-			}
-		}
-		return false
-	}
-	for _, p := range suite.Binaries[e.Package] {
-		if p.Path == e.Path && p.SHA256 == e.SHA256 {
-			return true
-		}
-	}
-	return false
-}
-
 // Relock makes a lock in which the entries that no source has any more are
 // replaced by what the suite has now, together with whatever the new ones
 // need; all others keep their version. It gives nil when nothing vanished.
 func (s *Source) Relock(ctx context.Context, l *lock.Lock, sets lock.Sets, header string) (*lock.Lock, []lock.Entry, error) {
-	vanished, suites, err := s.vanished(ctx, l, wantedBySets(sets))
+	vanished, err := s.Vanished(ctx, l)
 	if err != nil || len(vanished) == 0 {
 		return nil, nil, err
+	}
+	suites, err := s.suites(ctx, wantedBySets(sets))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range vanished {
+		// A suite that no set asks for any more is not read.
+		if suite := suites[e.Suite]; suite != nil {
+			suite.Drop(e.Path)
+		}
 	}
 	keep := map[string]resolve.Keep{}
 	for _, e := range l.Entries {
@@ -252,6 +276,6 @@ func (s *Source) Relock(ctx context.Context, l *lock.Lock, sets lock.Sets, heade
 			k.Binary[e.Package] = e.Version
 		}
 	}
-	fresh, err := resolveAll(sets, suites, keep, header)
+	fresh, err := s.resolveServed(ctx, sets, suites, keep, header)
 	return fresh, vanished, err
 }

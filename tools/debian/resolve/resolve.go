@@ -102,20 +102,38 @@ func (r *Resolver) Binary(name string, set lock.Set) ([]*archive.Package, error)
 // Source finds a set's source packages, sorted by name.
 func (r *Resolver) Source(name string, set lock.Set) ([]*archive.SourcePackage, error) {
 	var found []*archive.SourcePackage
-	for _, p := range slices.Sorted(slices.Values(set.Packages)) {
-		versions := r.suite.Sources[p]
-		if len(versions) == 0 {
-			return nil, badSet("set %s: suite %s has no source package %s", name, r.suite.Name, p)
-		}
-		pick := versions[0]
-		for _, v := range versions {
-			if v.Version.String() == r.keep.Source[p] {
+	for _, asked := range slices.Sorted(slices.Values(set.Packages)) {
+		p, atLeast := lock.Request(asked)
+		want := minimum(atLeast)
+		var pick *archive.SourcePackage
+		for _, v := range r.suite.Sources[p] {
+			if within(v.Version, want) && (pick == nil || v.Version.String() == r.keep.Source[p]) {
 				pick = v
 			}
+		}
+		if pick == nil {
+			return nil, r.missing(name, "source package "+asked, r.suite.Unserved[p])
 		}
 		found = append(found, pick)
 	}
 	return found, nil
+}
+
+func minimum(v string) *dependency.VersionRelation {
+	if v == "" {
+		return nil
+	}
+	return &dependency.VersionRelation{Operator: ">=", Number: v}
+}
+
+// missing says that a suite lacks what was asked for, and whether that is
+// since no mirror serves what the index lists.
+func (r *Resolver) missing(set, what string, unserved []string) error {
+	if len(unserved) > 0 {
+		return exitcode.With(exitcode.Unverified, fmt.Errorf("set %s: %s: suite %s lists %s, but no source in reach has its files",
+			set, what, r.suite.Name, strings.Join(unserved, ", ")))
+	}
+	return badSet("set %s: suite %s has no %s", set, r.suite.Name, what)
 }
 
 func badSet(format string, args ...any) error {
@@ -134,7 +152,13 @@ type solution struct {
 }
 
 func (s *solution) solve() (again bool, err error) {
-	roots := slices.Clone(s.set.Packages)
+	var roots []string
+	least := map[string]*dependency.VersionRelation{}
+	for _, asked := range s.set.Packages {
+		name, atLeast := lock.Request(asked)
+		roots = append(roots, name)
+		least[name] = minimum(atLeast)
+	}
 	if s.set.Essential {
 		for name, versions := range s.r.suite.Binaries {
 			if _, omitted := s.set.Omit[name]; versions[0].Essential && !omitted {
@@ -144,9 +168,9 @@ func (s *solution) solve() (again bool, err error) {
 	}
 	slices.Sort(roots)
 	for _, name := range slices.Compact(roots) {
-		pkg := s.candidate(name, nil)
+		pkg := s.candidate(name, least[name])
 		if pkg == nil {
-			return false, badSet("set %s: suite %s has no package %s", s.name, s.r.suite.Name, name)
+			return false, s.r.missing(s.name, "package "+name, s.r.suite.Unserved[name])
 		}
 		s.choose(pkg, "")
 	}
@@ -201,8 +225,12 @@ func (s *solution) satisfy(pkg *archive.Package, relation dependency.Relation) (
 			return false, nil
 		}
 	}
-	return false, badSet("set %s: %s needs %q, which suite %s cannot satisfy (%s)",
-		s.name, pkg.Name, relationString(relation), s.r.suite.Name, s.chain(pkg.Name))
+	what := fmt.Sprintf("package %s, which %s needs (%s)", relationString(relation), pkg.Name, s.chain(pkg.Name))
+	var unserved []string
+	for _, p := range relation.Possibilities {
+		unserved = append(unserved, s.r.suite.Unserved[p.Name]...)
+	}
+	return false, s.r.missing(s.name, what, unserved)
 }
 
 // chain says why a package is in the set.
