@@ -8,7 +8,10 @@ trap 'rm -rf "$scratch"' EXIT
 kinds=$(awk '!/^[ \t]*(#|$)/ { print $1 }' "$required" | sort -u)
 for kind in $kinds; do
 	# Help differs by kind: 'name "x", bus…', 'x  description', '  x'. Some end with status 1.
-	"$qemu" -"$kind" help 2>&1 |
+	# Some kinds of help want a machine to be named.
+	machine=()
+	[ "$kind" = machine ] || machine=(-machine none)
+	"$qemu" -"$kind" help "${machine[@]}" 2>&1 |
 		sed -n -E 's/^[ \t]*(name ")?([A-Za-z0-9._-]+).*/\2/p' |
 		sed "s/^/$kind /" || true
 done | sort -u >"$scratch/offered"

@@ -11,8 +11,9 @@ CONFIG_PCIE_PORT=y
 CONFIG_PCIE_PCI_BRIDGE=y
 CONFIG_PCI_BRIDGE=y
 CONFIG_PXB=y
-# The ACPI tables of q35 do not link without it.
+# The ACPI tables of q35 do not link without these two.
 CONFIG_CXL=y
+CONFIG_CXL_MEM_DEVICE=y
 CONFIG_VTD=y
 
 # Virtio, in the emulator.
