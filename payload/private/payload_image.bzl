@@ -5,20 +5,25 @@ load("//stack/agent:def.bzl", "AgentInfo")
 load("//tools/component:def.bzl", "ComponentInfo")
 load(":payload_info.bzl", "PayloadInfo")
 
+def _text(label):
+    """Writes a label as people type it."""
+    return str(label).removeprefix("@@").removeprefix("@")
+
 def _ordered(ctx):
     """Puts the components into the order of the table and checks that they are the table's."""
     by_name = {}
+    me = _text(ctx.label)
     for target in ctx.attr.components:
         info = target[ComponentInfo]
         if info.name in by_name:
-            fail("%s: component %s is there twice: by %s and %s" % (ctx.label, info.name, by_name[info.name].label, target.label))
+            fail("%s: component %s is there twice: by %s and %s" % (me, info.name, _text(by_name[info.name].label), _text(target.label)))
         by_name[info.name] = struct(info = info, label = target.label)
     missing = [name for name in ctx.attr.expected if name not in by_name]
     if missing:
-        fail("%s: platform %s needs %s, which `components` lacks; stack/platforms.bzl lists what it needs" % (ctx.label, ctx.attr.platform, ", ".join(missing)))
+        fail("%s: platform %s needs %s, which `components` lacks; stack/platforms.bzl lists what it needs" % (me, ctx.attr.platform, ", ".join(missing)))
     extra = [name for name in by_name if name not in ctx.attr.expected]
     if extra:
-        fail("%s: `components` has %s, which platform %s does not need; stack/platforms.bzl lists what it needs" % (ctx.label, ", ".join(extra), ctx.attr.platform))
+        fail("%s: `components` has %s, which platform %s does not need; stack/platforms.bzl lists what it needs" % (me, ", ".join(extra), ctx.attr.platform))
     return [by_name[name].info for name in ctx.attr.expected]
 
 def _impl(ctx):

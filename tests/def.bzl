@@ -1,0 +1,108 @@
+"""The tests of a platform, stamped from the table of runtime classes."""
+
+load("@rules_go//go:def.bzl", "go_test")
+load("//stack:platforms.bzl", "PLATFORMS")
+
+# Suites are written once and compiled for each platform. They need a payload,
+# so plain `go test ./...` leaves them out.
+_TAGS = ["payload"]
+
+def _bundle(platform):
+    return "//payload:%s.bundle" % platform
+
+def _payload_env(platform):
+    return {"KILN_PAYLOAD_BUNDLE": "$(rlocationpath %s)" % _bundle(platform)}
+
+def platform_tests(platform):
+    """Makes the tests of one platform's payload: contract, boot and hardware.
+
+    A platform with one runtime class has the targets `boot` and `hardware`,
+    one with several has `boot_<class>` and `hardware_<class>`.
+
+    Args:
+      platform: name of the platform, which is also that of its payload and of
+        its TEE in //tests/platform.
+    """
+    go_test(
+        name = "contract",
+        size = "medium",
+        srcs = ["//tests/suite/contract:contract_test.go"],
+        data = [_bundle(platform)],
+        env = _payload_env(platform),
+        gotags = _TAGS,
+        deps = [
+            "//payload/image",
+            "//stack/runtimeconfig/check",
+            "//stack/runtimeconfig/configuration",
+            "//tests/suite/boot",
+            "//tests/suite/contract",
+            "//tests/suite/payloadtest",
+            "//tools/component/metadata",
+            "//tools/layer",
+            "@com_github_burntsushi_toml//:toml",
+            "@com_github_stretchr_testify//require",
+        ],
+    )
+    classes = PLATFORMS[platform]
+    for class_ in classes:
+        suffix = "_" + class_ if len(classes) > 1 else ""
+        go_test(
+            name = "boot" + suffix,
+            size = "large",
+            srcs = ["//tests/suite/boot:boot_test.go"],
+            data = [
+                _bundle(platform),
+                "//tests/suite/boot:tools",
+            ],
+            env = _payload_env(platform) | {
+                "KILN_RUNTIME_CLASS": class_,
+                "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/boot:tools)",
+            },
+            gotags = _TAGS,
+            # Emulation keeps every CPU busy, and a guest that gets none
+            # looks like one that hangs.
+            tags = ["cpu:2"],
+            deps = [
+                "//stack/agent/healthpb",
+                "//stack/agent/report",
+                "//tests/suite/boot",
+                "//tests/suite/payloadtest",
+                "//tests/suite/vm",
+                "@com_github_containerd_ttrpc//:ttrpc",
+                "@com_github_stretchr_testify//require",
+                "@rules_go//go/runfiles",
+            ],
+        )
+        go_test(
+            name = "hardware" + suffix,
+            size = "large",
+            srcs = ["//tests/suite/hardware:hardware_test.go"],
+            data = ["//payload:%s.receipt" % platform],
+            env = {
+                "KILN_PAYLOAD_RECEIPT": "$(rlocationpath //payload:%s.receipt)" % platform,
+                "KILN_RUNTIME_CLASS": class_,
+            },
+            env_inherit = [
+                "KILN_TEST_IMAGE",
+                "KUBECONFIG",
+            ],
+            gotags = _TAGS,
+            # What it tests is outside of Bazel's sight: a result must not
+            # be kept.
+            tags = [
+                "exclusive",
+                "external",
+                "no-remote",
+                "requires-network",
+            ],
+            target_compatible_with = ["//tests/platform:" + platform],
+            deps = [
+                "//payload/receipt",
+                "@com_github_stretchr_testify//require",
+                "@io_k8s_api//core/v1:core",
+                "@io_k8s_apimachinery//pkg/apis/meta/v1:meta",
+                "@io_k8s_client_go//kubernetes",
+                "@io_k8s_client_go//tools/clientcmd",
+                "@rules_go//go/runfiles",
+            ],
+        )
