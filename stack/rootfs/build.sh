@@ -23,30 +23,27 @@ die() {
   exit 1
 }
 
-# prune drops what a guest must not or need not carry.
+# prune drops what a measured guest must not or need not carry.
 prune() {
-  local root=$1
-  find "$root/usr/share/doc" -mindepth 1 ! -type d ! -name copyright -delete
-  find "$root/usr/share/doc" -mindepth 1 -type d -empty -delete
-  local dir
-  for dir in man info locale lintian bug menu pixmaps doc-base perl5 debconf \
-    bash-completion fish zsh initramfs-tools pam-configs; do
+  local root=$1 dir
+  for dir in menu pixmaps perl5 debconf fish zsh initramfs-tools pam-configs base-passwd; do
     rm -rf "${root:?}/usr/share/$dir"
   done
-  # Package management and its state: a measured guest is never changed.
-  rm -rf "$root"/var/lib/{dpkg,apt,pam} "$root"/var/{cache,log,mail,spool,backups} \
+  # A measured guest is never changed, so it has no package management. Only
+  # the list of packages stays, for scanners.
+  rm -rf "$root"/var/lib/{apt,pam} "$root"/var/{cache,log,mail,spool,backups} \
     "$root"/etc/{apt,dpkg,init.d,cron.d,cron.daily,default,logrotate.d} \
     "$root"/usr/lib/{systemd,tmpfiles.d,mime,udev} "$root/boot"
-  find "$root/dev" -mindepth 1 -delete
+  [ ! -d "$root/dev" ] || find "$root/dev" -mindepth 1 -delete
   # No program of a guest may raise its privileges by itself.
   find "$root" -type f -perm /6000 -exec chmod a-s {} +
   find "$root" -type d -perm /6000 -exec chmod g-s,u-s {} +
 }
 
-# configure does what the packages' maintainer scripts would have done, as far
-# as a guest needs it.
+# configure makes what the guest packages leave to their maintainer scripts or
+# to an administrator, as far as a guest needs it.
 configure() {
-  local root=$1 dir tool
+  local root=$1 dir
   for dir in proc sys dev run tmp mnt opt etc root var/lib var/tmp var/log; do
     mkdir -p "$root/$dir"
   done
@@ -55,10 +52,6 @@ configure() {
   chmod 1777 "$root/tmp" "$root/var/tmp"
   ln -sfn /run "$root/var/run"
   ln -sfn /run/lock "$root/var/lock"
-
-  cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
-  cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
-  chmod 0644 "$root/etc/passwd" "$root/etc/group"
   # Empty and present: a runtime binds its own files over these.
   : >"$root/etc/machine-id"
   : >"$root/etc/resolv.conf"
@@ -66,17 +59,6 @@ configure() {
   echo kata >"$root/etc/hostname"
   printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
   ln -sfn /proc/mounts "$root/etc/mtab"
-
-  mkdir -p "$root/etc/ssl/certs"
-  find "$root/usr/share/ca-certificates" -name '*.crt' -print0 | sort -z |
-    xargs -0 cat >"$root/etc/ssl/certs/ca-certificates.crt"
-  [ -s "$root/etc/ssl/certs/ca-certificates.crt" ] || die "no CA certificates in the guest packages"
-
-  for tool in iptables ip6tables; do
-    ln -sfn "$tool-nft" "$root/usr/sbin/$tool"
-    ln -sfn "$tool-nft-save" "$root/usr/sbin/$tool-save"
-    ln -sfn "$tool-nft-restore" "$root/usr/sbin/$tool-restore"
-  done
 }
 
 # install_agent makes the agent the guest's first process.
@@ -91,6 +73,9 @@ check_root() {
   local root=$1 found
   [ -L "$root/sbin" ] && [ "$(readlink "$root/sbin")" = usr/sbin ] ||
     die "/sbin of the guest is not a link to usr/sbin: base-files is missing from the guest packages"
+  for found in etc/passwd etc/group etc/ssl/certs/ca-certificates.crt usr/sbin/iptables usr/bin/mount; do
+    [ -e "$root/$found" ] || die "the guest packages lack /$found"
+  done
   found=$(find "$root" -perm /6000 -printf '%P ')
   [ -z "$found" ] || die "setuid or setgid in the guest: $found"
   found=$(find "$root" ! -type l -perm -0002 ! -perm -1000 -printf '%P ')

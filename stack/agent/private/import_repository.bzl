@@ -47,12 +47,16 @@ def _headers(rctx, pin):
     rctx.delete("token.json")
     return {"Authorization": "Bearer " + (answer.get("token") or answer["access_token"])}
 
-def _agent_import_repository_impl(rctx):
+def _read_pin(rctx):
     lock = rctx.attr.lock
     where = "{}/{}".format(lock.package, lock.name)
     pin = json.decode(rctx.read(lock), default = None)
     if pin == None or pin.get("schemaVersion") != 1:
         fail("{}: not a lock of schema version 1".format(where))
+    return pin, where
+
+def _agent_import_repository_impl(rctx):
+    pin, where = _read_pin(rctx)
     if not pin.get("digest"):
         rctx.file("BUILD.bazel", _UNPINNED.format(
             lock = where,
@@ -91,6 +95,27 @@ def _agent_import_repository_impl(rctx):
     if not rctx.path(layer["path"]).exists:
         fail("{}: layer {} has no {}".format(where, layer["digest"], layer["path"]))
     rctx.file("BUILD.bazel", _PINNED.format(path = layer["path"]))
+
+def _agent_pin_repository_impl(rctx):
+    pin, _ = _read_pin(rctx)
+    rctx.file("BUILD.bazel", "")
+    rctx.file("pin.bzl", "PIN = {}\n".format(repr({
+        "digest": pin.get("digest", ""),
+        "license": pin.get("license", ""),
+        "version": pin.get("version", ""),
+    })))
+
+agent_pin_repository = repository_rule(
+    doc = "What a lock says about upstream's agent, as `PIN` of `//:pin.bzl`. Nothing is fetched.",
+    implementation = _agent_pin_repository_impl,
+    attrs = {
+        "lock": attr.label(
+            doc = "The lock that `//stack/agent:pin` writes.",
+            allow_single_file = True,
+            mandatory = True,
+        ),
+    },
+)
 
 agent_import_repository = repository_rule(
     doc = "Upstream's agent as `//:agent`, fetched by the digests of a lock. With an empty lock `//:agent` says how to pin one.",
