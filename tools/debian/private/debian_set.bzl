@@ -7,8 +7,6 @@ load(":mirrors.bzl", "find_mirrors")
 # ordinary mirror come below it.
 _SNAPSHOT = "https://snapshot.debian.org/archive/debian/"
 
-_RENEW = "renew the lock with `bazel run //tools/debian:update`"
-
 def _bases(rctx):
     """The mirrors of this machine.
 
@@ -51,7 +49,7 @@ def _lines(text):
     return lines
 
 def _fetch(rctx, entries, lock_text):
-    """Fetches all files; returns those that could not be had."""
+    """Fetches all files, or fails."""
     bases = _bases(rctx)
     lock, error = parse_lock(lock_text, rctx.attr.lock_name)
     if error:
@@ -60,96 +58,147 @@ def _fetch(rctx, entries, lock_text):
     for e in entries:
         total += e.size
 
-    # Bazel bounds how many downloads run at a time (8 unless told otherwise).
-    pending = []
-    for e in entries:
-        pending.append(rctx.download(
-            url = _urls(bases, lock.snapshots, e),
-            output = _file_name(rctx, e),
-            sha256 = e.sha256,
-            # With it, a checksum that was left as it was for another
-            # version is not served from the cache.
-            canonical_id = e.path,
-            allow_fail = True,
-            block = False,
-        ))
+    # A source that does not answer is tried for half a minute for each file,
+    # so the first is fetched alone, and with it fails what has no source.
     failed = []
-    done = 0
-    for e, p in zip(entries, pending):
+    reachable = []
+    if not _start(rctx, bases, lock, entries[0], True).success:
+        failed.append(entries[0])
+        reachable = _reachable_sources(rctx, bases, lock, entries)
+
+    # Bazel bounds how many downloads run at a time (8 unless told otherwise).
+    pending = [(e, _start(rctx, bases, lock, e, False)) for e in entries[1:]]
+    done = entries[0].size
+    for e, p in pending:
         rctx.report_progress("{} of {} MB of Debian packages".format(done // 1000000, total // 1000000))
         if not p.wait().success:
             failed.append(e)
         done += e.size
     if failed:
-        failed = _explain(rctx, failed, bases, lock, _lines(lock_text))
-    return failed
+        reachable = reachable or _reachable_sources(rctx, bases, lock, entries)
+        _explain(rctx, failed, bases, reachable, lock, _lines(lock_text))
 
-def _explain(rctx, failed, bases, lock, lines):
-    """Finds out why files could not be had, and fails with one error.
+def _start(rctx, bases, lock, entry, block):
+    """Starts to fetch one file to its place."""
+    return rctx.download(
+        url = _urls(bases, lock.snapshots, entry),
+        output = _file_name(rctx, entry),
+        sha256 = entry.sha256,
+        # With it, a checksum that was left as it was for another version is
+        # not served from the cache.
+        canonical_id = entry.path,
+        allow_fail = True,
+        block = block,
+    )
 
-    Bazel does not say why a download failed, so each is tried once more
-    without its checksum, at those sources that answer at all.
+def _reachable(rctx, url):
+    """Says whether something is served at an address."""
+
+    # Bazel takes nothing over plain HTTP without a checksum, and does not say
+    # why a download failed; but it leaves behind what had another checksum.
+    rctx.download(
+        url = url,
+        output = "probe",
+        sha256 = "0" * 64 if url.startswith("http:") else "",
+        allow_fail = True,
+    )
+    there = rctx.path("probe").exists
+    rctx.delete("probe")
+    return there
+
+def _attempt(rctx, url, entry):
+    """Fetches one file from one address, to find out what happens.
+
+    Returns:
+      "ok", "missing", or the checksum that the file has there.
     """
-    reachable = {}
-    tried = {}
-    for suite in {e.suite: True for e in failed}:
+    fetched = rctx.download(
+        url = url,
+        output = "attempt",
+        sha256 = entry.sha256,
+        canonical_id = entry.path,
+        allow_fail = True,
+    )
+    result = "ok" if fetched.success else "missing"
+    if not fetched.success and rctx.path("attempt").exists:
+        result = rctx.download(url = "file://" + str(rctx.path("attempt")), output = "sum").sha256
+        rctx.delete("sum")
+    rctx.delete("attempt")
+    return result
+
+def _reachable_sources(rctx, bases, lock, entries):
+    """The sources that answer at all; fails if there are none."""
+    reachable = []
+    tried = []
+    for suite in {e.suite: True for e in entries}:
         sources = list(bases)
         if suite in lock.snapshots:
             sources.append(_SNAPSHOT + lock.snapshots[suite])
         for source in sources:
-            tried[source] = True
-            probe = rctx.download(
-                url = "{}/dists/{}/InRelease".format(source, suite),
-                output = "probe",
-                allow_fail = True,
-            )
-            if probe.success:
-                reachable[source] = True
+            if source not in tried:
+                tried.append(source)
+                if _reachable(rctx, "{}/dists/{}/InRelease".format(source, suite)):
+                    reachable.append(source)
     if not reachable:
         fail("\n".join([
             "no source of Debian packages answers. Tried, in vain:",
         ] + ["  " + source for source in tried] + [
             "Check this machine's network, or name a mirror in the environment variable KILN_DEBIAN_MIRROR.",
         ]))
+    return reachable
 
+def _explain(rctx, failed, bases, reachable, lock, lines):
+    """Finds out why files could not be had, and fails with one error.
+
+    Returns nothing if what went wrong does not happen again.
+
+    Args:
+      rctx: the repository context.
+      failed: the entries.
+      bases: the mirrors.
+      reachable: the sources that answer.
+      lock: the lock.
+      lines: maps each line of the lock to its number.
+    """
     wrong = []
     vanished = []
+    cut = []
     for e in failed:
-        where = "{} {} ({}:{})".format(e.package, e.version, rctx.attr.lock_name, lines.get(e.text, "?"))
-        found = False
-        for url in _urls(bases, lock.snapshots, e):
-            if not [source for source in reachable if url.startswith(source + "/")]:
-                continue
-            again = rctx.download(url = url, output = "probe", allow_fail = True)
-            if again.success and again.sha256 == e.sha256:
-                # The first attempt met a passing trouble.
-                rctx.download(url = url, output = _file_name(rctx, e), sha256 = e.sha256, canonical_id = e.path)
-                found = True
-                break
-            if again.success:
-                wrong.append("  {}\n    expected sha256 {}\n    got             {}\n    from {}".format(where, e.sha256, again.sha256, url))
-                found = True
-                break
-        if not found:
-            vanished.append("  " + where)
-    rctx.delete("probe")
+        where = "  {} {} ({}:{})".format(e.package, e.version, rctx.attr.lock_name, lines.get(e.text, "?"))
+        urls = [
+            url
+            for url in _urls(bases, lock.snapshots, e)
+            if [source for source in reachable if url.startswith(source + "/")]
+        ]
+        results = {url: _attempt(rctx, url, e) for url in urls}
+        if "ok" in results.values():
+            # It met a passing trouble. What came is in Bazel's cache now.
+            rctx.download(url = urls, output = _file_name(rctx, e), sha256 = e.sha256, canonical_id = e.path)
+            continue
+        bad = [url for url in urls if results[url] != "missing"]
+        if not bad:
+            vanished.append(where)
+        elif _attempt(rctx, bad[0], e) != results[bad[0]]:
+            cut.append("{}\n    from {}".format(where, bad[0]))
+        else:
+            wrong.append("{}\n    expected sha256 {}\n    got             {}\n    from {}".format(where, e.sha256, results[bad[0]], bad[0]))
     errors = []
     if wrong:
-        errors.append("\n".join(["wrong checksum of {} Debian package{}:".format(len(wrong), "" if len(wrong) == 1 else "s")] + wrong + [
-            "Nothing was kept. Undo the change of the lock, or, if that mirror is to blame, name another in KILN_DEBIAN_MIRROR.",
-        ]))
+        errors.append(_problem(wrong, "{} Debian package{s} {has} a wrong checksum:", "The lock and that source contradict each other: " +
+                                                                                        "undo the change of the lock, or name another mirror in KILN_DEBIAN_MIRROR."))
     if vanished:
-        rest = len(vanished) - 10
-        errors.append("\n".join(["{} pinned Debian package{} gone from every source in reach ({}):".format(
-            len(vanished),
-            " is" if len(vanished) == 1 else "s are",
-            ", ".join(reachable),
-        )] + vanished[:10] + (["  and {} more".format(rest)] if rest > 0 else []) + [
-            "Debian has newer versions: " + _RENEW + ".",
-        ]))
+        errors.append(_problem(vanished, "{} pinned Debian package{s} {is} gone from every source in reach (" + ", ".join(reachable) + "):", "Debian has other versions by now: renew the lock with `bazel run //tools/debian:update`."))
+    if cut:
+        errors.append(_problem(cut, "{} Debian package{s} {is} cut short on the way:", "Try again, or name another mirror in KILN_DEBIAN_MIRROR."))
     if errors:
         fail("\n".join(errors))
-    return []
+
+def _problem(packages, what, advice):
+    """One kind of problem, with the packages that have it, ten at most."""
+    one = len(packages) == 1
+    words = {"has": "has" if one else "have", "is": "is" if one else "are", "s": "" if one else "s"}
+    rest = ["  and {} more".format(len(packages) - 10)] if len(packages) > 10 else []
+    return "\n".join([what.format(len(packages), **words)] + packages[:10] + rest + [advice])
 
 def _description(rctx, entries):
     """What the files are, for bills of materials."""
