@@ -30,7 +30,7 @@ const (
 	memoryMiB     = 512
 	// bootDeadline is for a guest that hangs. Success and failure are both
 	// seen on the console long before.
-	bootDeadline = 240 * time.Second
+	bootDeadline = 8 * time.Minute
 )
 
 // setup is the payload that is under test.
