@@ -3,16 +3,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
-	"github.com/spf13/cobra"
-
+	"github.com/kiln-build/kiln/tools/component/command"
 	"github.com/kiln-build/kiln/tools/component/sandbox"
 	"github.com/kiln-build/kiln/tools/exitcode"
 	"github.com/kiln-build/kiln/tools/layer"
@@ -23,63 +20,9 @@ func main() {
 	layer.BoundMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, os.Args[1:])
+	err := command.Run(ctx, os.Args[1:], os.Stderr)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "component: %v\n", err)
 	}
 	os.Exit(exitcode.Of(err))
-}
-
-func run(ctx context.Context, args []string) error {
-	args, err := expand(args)
-	if err != nil {
-		return err
-	}
-	cmd := &cobra.Command{
-		Use:           "component",
-		Short:         "Make a component's layer and its description",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return exitcode.With(exitcode.BadInput, err)
-	})
-	cmd.AddCommand(packCommand(), buildCommand())
-	cmd.SetArgs(args)
-	if _, _, err := cmd.Find(args); err != nil {
-		return exitcode.With(exitcode.BadInput, err)
-	}
-	return cmd.ExecuteContext(ctx)
-}
-
-func noArgs(cmd *cobra.Command, args []string) error {
-	return exitcode.With(exitcode.BadInput, cobra.NoArgs(cmd, args))
-}
-
-// expand replaces each argument @FILE by the lines of the file: an action may
-// have more arguments than a command line holds.
-func expand(args []string) ([]string, error) {
-	var out []string
-	for _, arg := range args {
-		name, isFile := strings.CutPrefix(arg, "@")
-		if !isFile {
-			out = append(out, arg)
-			continue
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading arguments: %w", err))
-		}
-		lines := bufio.NewScanner(f)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			out = append(out, lines.Text())
-		}
-		err = lines.Err()
-		f.Close()
-		if err != nil {
-			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading arguments from %s: %w", name, err))
-		}
-	}
-	return out, nil
 }

@@ -150,11 +150,11 @@ func Files(dest, source string, executable bool) ([]layer.Entry, error) {
 	// Bazel gives inputs as symlinks.
 	real, err := filepath.EvalSymlinks(source)
 	if err != nil {
-		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading the source of %s: %w", dest, err))
+		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading %s for %s: %w", source, dest, err))
 	}
 	info, err := os.Stat(real)
 	if err != nil {
-		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading the source of %s: %w", dest, err))
+		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading %s for %s: %w", source, dest, err))
 	}
 	if info.IsDir() {
 		if executable {
