@@ -24,9 +24,7 @@ import (
 func sdk(t *testing.T) string {
 	t.Helper()
 	if root := os.Getenv("KILN_TEST_GO_SDK_ROOT"); root != "" {
-		abs, err := filepath.Abs(root)
-		require.NoError(t, err)
-		return filepath.Dir(abs)
+		return filepath.Dir(filepath.Join(os.Getenv("TEST_SRCDIR"), root))
 	}
 	out, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
 	require.NoError(t, err)

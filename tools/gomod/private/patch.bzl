@@ -31,7 +31,7 @@ def relocate(patch, directory, strip, file):
     out = []
     old_left, new_left = 0, 0
     hunks = 0
-    for line in patch.split("\n"):
+    for line in patch.removesuffix("\n").split("\n"):
         if old_left > 0 or new_left > 0:
             # Inside a hunk a line may well look like a file name.
             if line.startswith("-"):
