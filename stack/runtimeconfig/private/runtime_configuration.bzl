@@ -4,7 +4,10 @@ load("//tools/component:def.bzl", "ComponentInfo")
 
 def _root_hash(target):
     if ComponentInfo not in target:
-        return target[DefaultInfo].files.to_list()[0]
+        files = target[DefaultInfo].files.to_list()
+        if len(files) != 1:
+            fail("%s stands for %d files, not for one root_hash_<variant>.txt" % (target.label, len(files)))
+        return files[0]
     outputs = target[ComponentInfo].outputs
     if "root_hash" not in outputs:
         fail("%s has no output `root_hash`, only: %s" % (target.label, ", ".join(sorted(outputs))))
@@ -67,7 +70,7 @@ with it.
         "prefix": attr.string(doc = "Where the payload is installed.", default = "/opt/kata"),
         "root_hash": attr.label(
             doc = "The guest image's component with an output `root_hash`, or its root_hash_<variant>.txt.",
-            allow_files = [".txt"],
+            allow_files = True,
         ),
         "rootfs_type": attr.string(
             doc = "File system of the guest image.",
