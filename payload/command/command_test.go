@@ -254,8 +254,8 @@ func TestInspect(t *testing.T) {
 	require.NoError(t, os.Remove(fakepayload.LayerPath(dir, "kernel")))
 	code, stdout, stderr := payload(t, "inspect", "--bundle="+path, "--files")
 	require.Equal(t, 0, code, stderr)
-	require.Regexp(t, `(?m)^COMPONENT +VERSION +SIZE +LICENSE +DIGEST$`, stdout)
-	require.Regexp(t, `(?m)^kernel +6\.12 +.* +Apache-2\.0 +sha256:[0-9a-f]{64}$`, stdout)
+	require.Regexp(t, `(?m)^COMPONENT +VERSION +SIZE +DIGEST +LICENSE$`, stdout)
+	require.Regexp(t, `(?m)^kernel +6\.12 +.* +sha256:[0-9a-f]{64} +Apache-2\.0$`, stdout)
 	require.Contains(t, stdout, "/opt/kata-artifacts/opt/kata/share/kata-containers/vmlinuz.container -> vmlinuz-6.12")
 	require.NotContains(t, stdout, "uploaded")
 }
@@ -289,7 +289,7 @@ func TestWhatTheBuildMade(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := command.Run(context.Background(), []string{filepath.Join(bin, "tdx.inspect"), "inspect", "--bundle=" + path}, &out, &errs)
 	require.Equal(t, 0, code, errs.String())
-	require.Regexp(t, `(?m)^COMPONENT +VERSION +SIZE +BUILD +LICENSE +DIGEST$`, out.String())
+	require.Regexp(t, `(?m)^COMPONENT +VERSION +SIZE +BUILD +DIGEST +LICENSE$`, out.String())
 	require.Regexp(t, `(?m)^kernel +.* reused `, out.String())
 	require.Regexp(t, `(?m)^kata-deploy +.* built `, out.String())
 }

@@ -182,7 +182,7 @@ func (s *summary) text(out io.Writer) error {
 	if s.Published != nil {
 		header = append(header, "REGISTRY")
 	} else {
-		header = append(header, "LICENSE", "DIGEST")
+		header = append(header, "DIGEST", "LICENSE")
 	}
 	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
 	row(header...)
@@ -194,7 +194,7 @@ func (s *summary) text(out io.Writer) error {
 		if s.Published != nil {
 			cells = append(cells, c.Registry)
 		} else {
-			cells = append(cells, c.License, c.Digest)
+			cells = append(cells, c.Digest, c.License)
 		}
 		row(cells...)
 	}

@@ -202,11 +202,11 @@ func labelsOf(s Spec) map[string]string {
 	var licenses []string
 	for _, c := range s.Components {
 		labels[LabelVersionPrefix+c.Name] = c.Version
-		l := c.License
-		if strings.Contains(l, " OR ") {
-			l = "(" + l + ")"
+		if strings.Contains(c.License, " OR ") {
+			licenses = append(licenses, "("+c.License+")")
+		} else {
+			licenses = append(licenses, strings.Split(c.License, " AND ")...)
 		}
-		licenses = append(licenses, l)
 	}
 	slices.Sort(licenses)
 	labels[labelLicenses] = strings.Join(slices.Compact(licenses), " AND ")

@@ -147,9 +147,10 @@ func TestRevisionIsThereOnRequest(t *testing.T) {
 func TestLicensesAreCombined(t *testing.T) {
 	s := spec()
 	s.Components[0].License = "GPL-2.0-only OR BSD-2-Clause"
+	s.Components[1].License = "MIT AND Apache-2.0 AND MIT"
 	p, err := image.Build(s)
 	require.NoError(t, err)
-	require.Contains(t, string(p.Config), `"(GPL-2.0-only OR BSD-2-Clause) AND Apache-2.0"`)
+	require.Contains(t, string(p.Config), `"(GPL-2.0-only OR BSD-2-Clause) AND Apache-2.0 AND MIT"`)
 }
 
 func TestBuildRefuses(t *testing.T) {
