@@ -2,16 +2,33 @@
 
 load("@rules_go//go:def.bzl", "go_test")
 load("//stack:platforms.bzl", "PLATFORMS")
-
-# Suites are written once and compiled for each platform. They need a payload,
-# so plain `go test ./...` leaves them out.
-_TAGS = ["payload"]
+load("//tests/private:suite_source.bzl", "suite_source")
 
 def _bundle(platform):
     return "//payload:%s.bundle" % platform
 
 def _payload_env(platform):
     return {"KILN_PAYLOAD_BUNDLE": "$(rlocationpath %s)" % _bundle(platform)}
+
+def suite_test(name, src, **kwargs):
+    """Makes a test of a suite's source, which plain `go test` leaves out.
+
+    Args:
+      name: name of the test.
+      src: label of the source, which begins with `//go:build payload`.
+      **kwargs: attributes of go_test.
+    """
+    suite_source(
+        name = name + "_suite",
+        testonly = True,
+        src = src,
+        visibility = ["//visibility:private"],
+    )
+    go_test(
+        name = name,
+        srcs = [name + "_suite"],
+        **kwargs
+    )
 
 def platform_tests(platform):
     """Makes the tests of one platform's payload: contract, boot and hardware.
@@ -23,13 +40,12 @@ def platform_tests(platform):
       platform: name of the platform, which is also that of its payload and of
         its TEE in //tests/platform.
     """
-    go_test(
+    suite_test(
         name = "contract",
         size = "medium",
-        srcs = ["//tests/suite/contract:contract_test.go"],
+        src = "//tests/suite/contract:contract_test.go",
         data = [_bundle(platform)],
         env = _payload_env(platform),
-        gotags = _TAGS,
         deps = [
             "//payload/image",
             "//stack/runtimeconfig/check",
@@ -46,10 +62,10 @@ def platform_tests(platform):
     classes = PLATFORMS[platform]
     for class_ in classes:
         suffix = "_" + class_ if len(classes) > 1 else ""
-        go_test(
+        suite_test(
             name = "boot" + suffix,
             size = "large",
-            srcs = ["//tests/suite/boot:boot_test.go"],
+            src = "//tests/suite/boot:boot_test.go",
             data = [
                 _bundle(platform),
                 "//tests/suite/boot:tools",
@@ -58,7 +74,6 @@ def platform_tests(platform):
                 "KILN_RUNTIME_CLASS": class_,
                 "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/boot:tools)",
             },
-            gotags = _TAGS,
             # Emulation keeps every CPU busy, and a guest that gets none
             # looks like one that hangs.
             tags = ["cpu:2"],
@@ -73,10 +88,10 @@ def platform_tests(platform):
                 "@rules_go//go/runfiles",
             ],
         )
-        go_test(
+        suite_test(
             name = "hardware" + suffix,
             size = "large",
-            srcs = ["//tests/suite/hardware:hardware_test.go"],
+            src = "//tests/suite/hardware:hardware_test.go",
             data = ["//payload:%s.receipt" % platform],
             env = {
                 "KILN_PAYLOAD_RECEIPT": "$(rlocationpath //payload:%s.receipt)" % platform,
@@ -86,8 +101,7 @@ def platform_tests(platform):
                 "KILN_TEST_IMAGE",
                 "KUBECONFIG",
             ],
-            gotags = _TAGS,
-            # What it tests is outside of Bazel's sight: a result must not
+                # What it tests is outside of Bazel's sight: a result must not
             # be kept.
             tags = [
                 "exclusive",

@@ -24,7 +24,7 @@ def _launcher(ctx, args, layers):
     ).merge(ctx.attr._tool[DefaultInfo].default_runfiles)
     return [DefaultInfo(
         executable = executable,
-        files = depset([executable, arguments]),
+        files = depset([executable]),
         runfiles = runfiles,
     )]
 

@@ -7,7 +7,7 @@ load(":payload_info.bzl", "PayloadInfo")
 
 def _text(label):
     """Writes a label as people type it."""
-    return str(label).removeprefix("@@").removeprefix("@")
+    return str(label).lstrip("@")
 
 def _ordered(ctx):
     """Puts the components into the order of the table and checks that they are the table's."""
