@@ -101,7 +101,7 @@ def platform_tests(platform):
                 "KILN_TEST_IMAGE",
                 "KUBECONFIG",
             ],
-                # What it tests is outside of Bazel's sight: a result must not
+            # What it tests is outside of Bazel's sight: a result must not
             # be kept.
             tags = [
                 "exclusive",
