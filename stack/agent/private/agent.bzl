@@ -44,6 +44,43 @@ agent_kind = rule(
     },
 )
 
+def _layer_agent_impl(ctx):
+    binary = ctx.actions.declare_file(ctx.label.name)
+    args = ctx.actions.args()
+    args.add("--layer", ctx.file.layer)
+    args.add("--path", ctx.attr.path)
+    args.add("--output", binary)
+    ctx.actions.run(
+        mnemonic = "UnpackAgent",
+        progress_message = "Taking the agent out of %{input}",
+        executable = ctx.executable._unpack,
+        arguments = [args],
+        inputs = [ctx.file.layer],
+        outputs = [binary],
+    )
+    return [DefaultInfo(files = depset([binary]))]
+
+layer_agent = rule(
+    doc = "The agent in a layer of upstream's image.",
+    implementation = _layer_agent_impl,
+    attrs = {
+        "layer": attr.label(
+            doc = "The layer.",
+            allow_single_file = True,
+            mandatory = True,
+        ),
+        "path": attr.string(
+            doc = "Where the agent is in the layer.",
+            mandatory = True,
+        ),
+        "_unpack": attr.label(
+            default = Label("//stack/agent/unpack"),
+            executable = True,
+            cfg = "exec",
+        ),
+    },
+)
+
 def _unpinned_agent_impl(ctx):
     fail(("no upstream agent is pinned: {lock} is empty. Pin one with `bazel run //stack/agent:pin -- REFERENCE`, " +
           "or build with --//stack/agent:agent=//stack/agent:bringup").format(lock = ctx.attr.lock))

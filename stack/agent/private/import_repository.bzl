@@ -11,9 +11,12 @@ unpinned_agent(
 """
 
 _PINNED = """\
-alias(
+load("{rules}", "layer_agent")
+
+layer_agent(
     name = "agent",
-    actual = "{path}",
+    layer = "{layer}",
+    path = "{path}",
     visibility = ["//visibility:public"],
 )
 """
@@ -55,6 +58,27 @@ def _read_pin(rctx):
         fail("{}: not a lock of schema version 1".format(where))
     return pin, where
 
+def _agent_pin_repository_impl(rctx):
+    pin, _ = _read_pin(rctx)
+    rctx.file("BUILD.bazel", "")
+    rctx.file("pin.bzl", "PIN = {}\n".format(repr({
+        "digest": pin.get("digest", ""),
+        "license": pin.get("license", ""),
+        "version": pin.get("version", ""),
+    })))
+
+agent_pin_repository = repository_rule(
+    doc = "What a lock says about upstream's agent, as `PIN` of `//:pin.bzl`. Nothing is fetched.",
+    implementation = _agent_pin_repository_impl,
+    attrs = {
+        "lock": attr.label(
+            doc = "The lock that `//stack/agent:pin` writes.",
+            allow_single_file = True,
+            mandatory = True,
+        ),
+    },
+)
+
 def _agent_import_repository_impl(rctx):
     pin, where = _read_pin(rctx)
     if not pin.get("digest"):
@@ -90,32 +114,11 @@ def _agent_import_repository_impl(rctx):
         sha256 = _hex(where, layer["digest"]),
         url = url + "/blobs/" + layer["digest"],
     )
-    rctx.extract(archive)
-    rctx.delete(archive)
-    if not rctx.path(layer["path"]).exists:
-        fail("{}: layer {} has no {}".format(where, layer["digest"], layer["path"]))
-    rctx.file("BUILD.bazel", _PINNED.format(path = layer["path"]))
-
-def _agent_pin_repository_impl(rctx):
-    pin, _ = _read_pin(rctx)
-    rctx.file("BUILD.bazel", "")
-    rctx.file("pin.bzl", "PIN = {}\n".format(repr({
-        "digest": pin.get("digest", ""),
-        "license": pin.get("license", ""),
-        "version": pin.get("version", ""),
-    })))
-
-agent_pin_repository = repository_rule(
-    doc = "What a lock says about upstream's agent, as `PIN` of `//:pin.bzl`. Nothing is fetched.",
-    implementation = _agent_pin_repository_impl,
-    attrs = {
-        "lock": attr.label(
-            doc = "The lock that `//stack/agent:pin` writes.",
-            allow_single_file = True,
-            mandatory = True,
-        ),
-    },
-)
+    rctx.file("BUILD.bazel", _PINNED.format(
+        layer = archive,
+        path = layer["path"],
+        rules = str(Label("//stack/agent/private:agent.bzl")),
+    ))
 
 agent_import_repository = repository_rule(
     doc = "Upstream's agent as `//:agent`, fetched by the digests of a lock. With an empty lock `//:agent` says how to pin one.",

@@ -2,17 +2,12 @@
 package resolve
 
 import (
-	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"path"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -20,8 +15,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/klauspost/compress/zstd"
 
+	"github.com/kiln-build/kiln/stack/agent/agentlayer"
 	"github.com/kiln-build/kiln/stack/agent/importlock"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
@@ -149,14 +144,16 @@ func search(layer v1.Layer) (*importlock.Layer, error) {
 	}
 	defer func() { _ = blob.Close() }()
 	transfer := &errorKeeper{r: blob}
-	buffered := bufio.NewReader(transfer)
-	found := searchArchive(buffered)
+	_, kind, findErr := agentlayer.Find(transfer, importlock.AgentPath)
 	// The digest is verified at the end of the blob only.
-	_, _ = io.Copy(io.Discard, buffered)
+	_, _ = io.Copy(io.Discard, transfer)
 	if transfer.err != nil {
 		return nil, fmt.Errorf("reading layer %s: %w", digest, transfer.err)
 	}
-	return found, nil
+	if findErr != nil {
+		return nil, nil
+	}
+	return &importlock.Layer{Type: kind, Path: importlock.AgentPath}, nil
 }
 
 // errorKeeper tells errors of the transfer from those of what is transferred.
@@ -172,35 +169,6 @@ func (k *errorKeeper) Read(p []byte) (int, error) {
 		k.err = err
 	}
 	return n, err
-}
-
-func searchArchive(blob *bufio.Reader) *importlock.Layer {
-	magic, _ := blob.Peek(4)
-	kind, content := "tar", io.Reader(blob)
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(blob, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil
-		}
-		defer z.Close()
-		kind, content = "tar.zst", z
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(blob)
-		if err != nil {
-			return nil
-		}
-		kind, content = "tar.gz", z
-	}
-	for entries := tar.NewReader(content); ; {
-		header, err := entries.Next()
-		if err != nil {
-			return nil
-		}
-		if header.Typeflag == tar.TypeReg && strings.TrimPrefix(path.Clean("/"+header.Name), "/") == importlock.AgentPath {
-			return &importlock.Layer{Type: kind, Path: importlock.AgentPath}
-		}
-	}
 }
 
 // anonymousToken finds out where a registry hands out tokens to those who have
