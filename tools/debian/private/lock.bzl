@@ -16,6 +16,7 @@ def parse_lock(text, name):
     """
     entries = []
     snapshots = {}
+    seen = {}
     number = 0
     for line in text.split("\n"):
         number += 1
@@ -30,6 +31,10 @@ def parse_lock(text, name):
         entry, error = parse_entry(line)
         if error:
             return None, "{}:{}: {}".format(name, number, error)
+        place = entry.suite + " " + entry.path
+        if place in seen:
+            return None, "{}:{}: {} is listed already in line {}".format(name, number, entry.path, seen[place])
+        seen[place] = number
         entries.append(entry)
     return struct(entries = entries, snapshots = snapshots), None
 
@@ -43,13 +48,12 @@ def parse_entry(line):
       A struct and None, or None and an error.
     """
     f = line.split(" ")
-    if len(f) != len(_FIELDS) or "" in f:
-        return None, "want {} fields ({}) separated by single spaces, got {}".format(
-            len(_FIELDS),
-            " ".join(_FIELDS),
-            len([w for w in f if w]),
-        )
-    if not f[7].isdigit():
+    if len(f) != len(_FIELDS):
+        return None, "want {} fields ({}) separated by single spaces, got {}".format(len(_FIELDS), " ".join(_FIELDS), len(f))
+    for i in range(len(f)):
+        if not f[i]:
+            return None, "field {} ({}) is empty".format(i + 1, _FIELDS[i])
+    if not f[7].isdigit() or int(f[7]) == 0:
         return None, "size {} is not a positive number of bytes".format(repr(f[7]))
     if len(f[8]) != 64 or [c for c in f[8].elems() if c not in _HEX]:
         return None, "sha256 {} is not 64 lower-case hexadecimal digits".format(repr(f[8]))

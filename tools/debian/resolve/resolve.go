@@ -126,6 +126,10 @@ func minimum(v string) *dependency.VersionRelation {
 	return &dependency.VersionRelation{Operator: ">=", Number: v}
 }
 
+func asked(name string, least *dependency.VersionRelation) string {
+	return relationString(dependency.Relation{Possibilities: []dependency.Possibility{{Name: name, Version: least}}})
+}
+
 // missing says that a suite lacks what was asked for, and whether that is
 // since no mirror serves what the index lists.
 func (r *Resolver) missing(set, what string, unserved []string) error {
@@ -170,7 +174,7 @@ func (s *solution) solve() (again bool, err error) {
 	for _, name := range slices.Compact(roots) {
 		pkg := s.candidate(name, least[name])
 		if pkg == nil {
-			return false, s.r.missing(s.name, "package "+name, s.r.suite.Unserved[name])
+			return false, s.r.missing(s.name, "package "+asked(name, least[name]), s.r.suite.Unserved[name])
 		}
 		s.choose(pkg, "")
 	}

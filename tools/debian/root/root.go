@@ -240,7 +240,7 @@ func (e *entry) describe() string {
 	case tar.TypeLink:
 		return "a hard link to /" + e.link
 	}
-	return fmt.Sprintf("a file (mode %04o, owner %d:%d, sha256 %.12x…)", e.header.Mode, e.header.Uid, e.header.Gid, e.sum)
+	return fmt.Sprintf("a file (mode %04o, owner %d:%d, sha256 %x…)", e.header.Mode, e.header.Uid, e.header.Gid, e.sum[:6])
 }
 
 func checkDest(what, dest string) error {

@@ -1,0 +1,124 @@
+// Package archivetest serves small Debian archives on loopback, for tests.
+package archivetest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Mirror is a Debian archive that a test fills and empties.
+type Mirror struct {
+	// URL is the base address.
+	URL string
+
+	mu    sync.Mutex
+	files map[string][]byte
+	asked map[string]int
+}
+
+// New starts a mirror that ends with the test.
+func New(t *testing.T) *Mirror {
+	t.Helper()
+	m := &Mirror{files: map[string][]byte{}, asked: map[string]int{}}
+	server := httptest.NewServer(m)
+	t.Cleanup(server.Close)
+	m.URL = server.URL + "/debian"
+	return m
+}
+
+// ServeHTTP implements http.Handler.
+func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(r.URL.Path, "/debian/")
+	m.mu.Lock()
+	data, ok := m.files[name]
+	m.asked[name]++
+	m.mu.Unlock()
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+	_, _ = w.Write(data)
+}
+
+// Put serves a file.
+func (m *Mirror) Put(name string, data []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.files[name] = data
+}
+
+// Remove serves a file no more.
+func (m *Mirror) Remove(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.files, name)
+}
+
+// Asked says how often a file was asked for.
+func (m *Mirror) Asked(name string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.asked[name]
+}
+
+// Publish serves a suite with these indexes. Binary packages that name no
+// file get one of their own: pool/<name>_<version>.deb, with the name and
+// version as its content.
+func (m *Mirror) Publish(suite, date, packages, sources string) {
+	packages = m.fill(packages)
+	var release strings.Builder
+	fmt.Fprintf(&release, "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nCodename: %s\nDate: %s\nAcquire-By-Hash: yes\nSHA256:\n", suite, date)
+	for name, text := range map[string]string{"main/binary-amd64/Packages": packages, "main/source/Sources": sources} {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write([]byte(text))
+		_ = z.Close()
+		sum := sha256.Sum256(b.Bytes())
+		fmt.Fprintf(&release, " %x %d %s.gz\n", sum, b.Len(), name)
+		dir := name[:strings.LastIndex(name, "/")]
+		m.Put(fmt.Sprintf("dists/%s/%s/by-hash/SHA256/%x", suite, dir, sum), b.Bytes())
+	}
+	release.WriteString("-----BEGIN PGP SIGNATURE-----\n-----END PGP SIGNATURE-----\n")
+	m.Put("dists/"+suite+"/InRelease", []byte(release.String()))
+}
+
+// fill adds to each paragraph what an index must have.
+func (m *Mirror) fill(packages string) string {
+	var filled []string
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(packages), "\n\n") {
+		fields := map[string]string{}
+		for line := range strings.SplitSeq(paragraph, "\n") {
+			if key, value, ok := strings.Cut(line, ": "); ok {
+				fields[key] = value
+			}
+		}
+		if fields["Package"] == "" {
+			continue
+		}
+		content := []byte(fields["Package"] + " " + fields["Version"])
+		path := Path(fields["Package"], fields["Version"])
+		if _, given := fields["Filename"]; !given {
+			paragraph += "\nFilename: " + path
+			m.Put(path, content)
+		}
+		if _, given := fields["Architecture"]; !given {
+			paragraph += "\nArchitecture: amd64"
+		}
+		paragraph += fmt.Sprintf("\nSize: %d\nSHA256: %x", len(content), sha256.Sum256(content))
+		filled = append(filled, paragraph)
+	}
+	return strings.Join(filled, "\n\n") + "\n"
+}
+
+// Path is where Publish puts a binary package.
+func Path(name, version string) string {
+	return "pool/" + name + "_" + strings.ReplaceAll(version, ":", "%") + ".deb"
+}
