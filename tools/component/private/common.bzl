@@ -84,7 +84,7 @@ def add_files(args, flag, files, what):
         given = target[DefaultInfo].files.to_list()
         if name.endswith("/"):
             for file in given:
-                args.add(flag, file, format = name.replace("%", "%%") + _below_package(target.label, file).replace("%", "%%") + "=%s", expand_directories = False)
+                args.add(flag, file, format = name.replace("%", "%%") + _below_package(target.label, file).replace("%", "%%") + "=%s")
         elif len(given) == 1:
             args.add(flag, given[0], format = name.replace("%", "%%") + "=%s")
         else:
