@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -353,6 +354,48 @@ func TestARecordThatLeadsOut(t *testing.T) {
 			require.Equal(t, exitcode.BadInput, exitcode.Of(err))
 		})
 	}
+}
+
+// limitFiles makes the kernel refuse files beyond a size, as a full disk
+// would, until the test ends or restore is called.
+func limitFiles(t *testing.T, size uint64) (restore func()) {
+	t.Helper()
+	var old syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old))
+	// The kernel sends a signal as well, which would end the process.
+	signal.Ignore(syscall.SIGXFSZ)
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: old.Max}))
+	restored := false
+	restore = func() {
+		if !restored {
+			restored = true
+			require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old))
+		}
+	}
+	t.Cleanup(restore)
+	return restore
+}
+
+func TestNoRoom(t *testing.T) {
+	big := version2()
+	big["share/kata-containers/image"] = strings.Repeat("x", 4<<20)
+	source := tree(t, t.TempDir(), big)
+	dest := filepath.Join(t.TempDir(), "opt/kata")
+	install(t, tree(t, t.TempDir(), version1()), dest)
+
+	restore := limitFiles(t, 2<<20)
+	_, err := artifacts.Install(context.Background(), source, dest)
+	require.ErrorIs(t, err, syscall.EFBIG)
+	require.ErrorContains(t, err, "share/kata-containers/image")
+	require.Equal(t, exitcode.LocalIO, exitcode.Of(err))
+	for name := range snapshot(t, dest) {
+		require.NotContains(t, name, "partial", "something half written is left")
+	}
+	require.NoFileExists(t, filepath.Join(dest, "share/kata-containers/image"))
+
+	restore()
+	install(t, source, dest)
+	require.Equal(t, withDirs(big), snapshot(t, dest))
 }
 
 func TestOneAtATime(t *testing.T) {
