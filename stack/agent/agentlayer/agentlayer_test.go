@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/stack/agent/agentlayer"
+	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
 func archive(t *testing.T) []byte {
@@ -72,5 +75,40 @@ func TestFindInNoArchive(t *testing.T) {
 	for _, text := range []string{"a version file\n", "\x1f\x8b", "\x28\xb5\x2f\xfdnonsense"} {
 		_, _, err := agentlayer.Find(bytes.NewReader([]byte(text)), "usr/bin/agent")
 		require.ErrorContains(t, err, "reading the layer as")
+	}
+}
+
+func TestUnpack(t *testing.T) {
+	dir := t.TempDir()
+	layer, output := filepath.Join(dir, "layer"), filepath.Join(dir, "agent")
+	require.NoError(t, os.WriteFile(layer, packed(t, agentlayer.Zstd), 0o600))
+	require.NoError(t, agentlayer.Unpack(layer, "usr/bin/agent", output))
+	got, err := os.ReadFile(output)
+	require.NoError(t, err)
+	require.Equal(t, "./usr/bin/agent", string(got))
+	info, err := os.Stat(output)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o755), info.Mode().Perm())
+}
+
+func TestUnpackFails(t *testing.T) {
+	dir := t.TempDir()
+	layer := filepath.Join(dir, "layer")
+	require.NoError(t, os.WriteFile(layer, packed(t, agentlayer.Plain), 0o600))
+	for _, test := range []struct {
+		name, layer, file, output, wantErr string
+		wantCode                           int
+	}{
+		{"no such layer", filepath.Join(dir, "none"), "usr/bin/agent", "agent", "no such file", exitcode.LocalIO},
+		{"not in the layer", layer, "usr/bin/other", "agent", "taking usr/bin/other out of " + layer, exitcode.Unverified},
+		{"no place for it", layer, "usr/bin/agent", "no/such/dir", "no such file", exitcode.LocalIO},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			output := filepath.Join(dir, test.output)
+			err := agentlayer.Unpack(test.layer, test.file, output)
+			require.ErrorContains(t, err, test.wantErr)
+			require.Equal(t, test.wantCode, exitcode.Of(err))
+			require.NoFileExists(t, output)
+		})
 	}
 }
