@@ -36,7 +36,13 @@ done
 cp /src/devices.mak configs/devices/x86_64-softmmu/kiln.mak
 
 step "configure $upstream"
-mkdir /build/out
+# configure makes a Python environment. It can take pip from where it is; otherwise it installs it
+# from these wheels, and pip's installation wants the certificates of a network that is not there.
+mkdir /build/python /build/out
+for wheel in /usr/share/python-wheels/{pip,setuptools}-*.whl; do
+	python3 -m zipfile -e "$wheel" /build/python
+done
+export PYTHONPATH=/build/python PYTHONDONTWRITEBYTECODE=1
 cd /build/out
 if ! /build/qemu/configure \
 	--target-list=x86_64-softmmu \
