@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"crypto/sha256"
@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +44,7 @@ func newRelock(o *options) *cobra.Command {
 			header := fmt.Sprintf("Made by `relock` for this machine alone from a debian.lock with sha256 %x,\n"+
 				"since some of its files are gone from every source in reach. Payloads built from it say inputs=relocked.",
 				sha256.Sum256(l.Format()))
-			fresh, vanished, err := o.source(cmd.ErrOrStderr(), time.Now()).Relock(cmd.Context(), l, sets, header)
+			fresh, vanished, err := o.source(cmd.ErrOrStderr()).Relock(cmd.Context(), l, sets, header)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +36,7 @@ func newUpdate(o *options) *cobra.Command {
 					return err
 				}
 			}
-			fresh, err := o.source(cmd.ErrOrStderr(), time.Now()).Update(cmd.Context(), sets)
+			fresh, err := o.source(cmd.ErrOrStderr()).Update(cmd.Context(), sets)
 			if err != nil {
 				return err
 			}

@@ -1,8 +1,7 @@
-package main
+package cli
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +43,7 @@ func newCheck(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			vanished, err := o.source(cmd.ErrOrStderr(), time.Now()).Vanished(cmd.Context(), l)
+			vanished, err := o.source(cmd.ErrOrStderr()).Vanished(cmd.Context(), l)
 			if err != nil {
 				return err
 			}
