@@ -40,7 +40,7 @@ func TestWhatAChangeExecutesAgain(t *testing.T) {
 		spawns := executed(t, bazel, "--//stack/agent:agent=//tests/graph:other_agent")
 		requireOnce(t, spawns, "KataComponent //stack/rootfs:rootfs-image-confidential")
 		requireOnly(t, spawns, []string{"//tests/graph:", "//stack/agent:", "//stack/rootfs:", "//stack/runtimeconfig:", "//payload:"})
-		requireComponents(t, spawns, "//stack/rootfs:rootfs-image-confidential", "//stack/runtimeconfig:qemu-tdx")
+		requireComponents(t, spawns, "//stack/rootfs:rootfs-image-confidential", "//stack/runtimeconfig:tdx")
 	})
 }
 

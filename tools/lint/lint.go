@@ -1,6 +1,6 @@
 // Package lint checks the form of a source tree: Go files against gofmt,
 // Starlark files against buildifier. What the code means is checked elsewhere,
-// by nogo while it is compiled.
+// by go vet and staticcheck.
 package lint
 
 import (

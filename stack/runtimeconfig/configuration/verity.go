@@ -42,7 +42,7 @@ func ParseVerity(name, text string) (Verity, error) {
 	}
 	line := strings.TrimSuffix(text, "\n")
 	if line == "" || strings.Contains(line, "\n") {
-		return Verity{}, exitcode.With(exitcode.BadInput, fmt.Errorf("%s: want exactly one line root_hash=...,salt=...,data_blocks=...,data_block_size=...,hash_block_size=...", name))
+		return Verity{}, exitcode.With(exitcode.BadInput, fmt.Errorf("%s: want exactly one line with root_hash, salt, data_blocks, data_block_size and hash_block_size", name))
 	}
 	var v Verity
 	numbers := map[string]*uint64{

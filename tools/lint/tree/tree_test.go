@@ -44,16 +44,37 @@ func TestGazelle(t *testing.T) {
 	root := workspace(t)
 	cmd := exec.Command(gazelle, "update", "-mode=diff", "-repo_root="+root)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GOROOT="+goroot(t), "GOCACHE="+t.TempDir())
+	cmd.Env = append(os.Environ(), "GOROOT="+goroot(t))
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "BUILD files are not what gazelle makes of the sources; run: bazel run //:gazelle\n%s", out)
 	require.Empty(t, strings.TrimSpace(string(out)))
 }
 
-// goroot keeps gazelle from looking for a Go installation of the machine.
+// TestGo runs what the Go tools know to find wrong. The same commands work
+// without Bazel.
+func TestGo(t *testing.T) {
+	const tags = "-tags=bazel,payload"
+	for name, args := range map[string][]string{
+		"build":       {"build", "./..."},
+		"vet":         {"vet", tags, "./..."},
+		"staticcheck": {"tool", "staticcheck", tags, "./..."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(filepath.Join(goroot(t), "bin/go"), args...)
+			cmd.Dir = workspace(t)
+			cmd.Env = append(os.Environ(), "GOROOT="+goroot(t), "GOTOOLCHAIN=local", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "go %s\n%s", strings.Join(args, " "), out)
+		})
+	}
+}
+
+// goroot gives the pinned SDK.
 func goroot(t *testing.T) string {
 	t.Helper()
 	version, err := runfiles.Rlocation(os.Getenv("GOROOT_FILE"))
+	require.NoError(t, err)
+	version, err = filepath.EvalSymlinks(version)
 	require.NoError(t, err)
 	return filepath.Dir(version)
 }

@@ -1,6 +1,5 @@
 """proto_common, which is built into Bazel 7."""
 
-# buildifier: disable=native-proto-common
-_proto_common = proto_common_do_not_use
+load("//bazel/private:native.bzl", "native_proto_common")
 
-proto_common = _proto_common
+proto_common = native_proto_common

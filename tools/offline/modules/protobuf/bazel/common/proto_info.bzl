@@ -1,6 +1,5 @@
 """ProtoInfo, which is built into Bazel 7."""
 
-# buildifier: disable=native-proto-info
-_proto_info = ProtoInfo
+load("//bazel/private:native.bzl", "NativeProtoInfo")
 
-ProtoInfo = _proto_info
+ProtoInfo = NativeProtoInfo
