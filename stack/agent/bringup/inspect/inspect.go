@@ -269,8 +269,8 @@ func parseMounts(table io.Reader) ([]report.Mount, rootMount, error) {
 // rootDevice finds the block device by its number: the mount table's source
 // is only the name under which the kernel found it, often /dev/root.
 func rootDevice(root fs.FS, m rootMount) string {
-	for _, name := range names(root, "sys/block") {
-		if m.number != "" && line(root, path.Join("sys/block", name, "dev")) == m.number {
+	for _, name := range names(root, "sys/class/block") {
+		if m.number != "" && line(root, path.Join("sys/class/block", name, "dev")) == m.number {
 			return "/dev/" + name
 		}
 	}

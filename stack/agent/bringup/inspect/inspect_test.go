@@ -59,8 +59,9 @@ func soundGuest(t *testing.T) (inspect.Guest, fstest.MapFS) {
 		"proc/cpuinfo":                          file("processor\t: 0\nflags\t\t: fpu sse2\n"),
 		"proc/config.gz":                        zipped(t, "# CONFIG_MODULES is not set\nCONFIG_TDX_GUEST_DRIVER=y\nCONFIG_SEV_GUEST=y\n"),
 		"proc/self/mountinfo":                   file(mounts),
+		"sys/class/block/vda1/dev":              file("254:1\n"),
 		"sys/block/vda/dev":                     file("254:0\n"),
-		"sys/block/dm-0/dev":                    file("253:0\n"),
+		"sys/class/block/dm-0/dev":              file("253:0\n"),
 		"sys/block/dm-0/dm/name":                file("dm-verity\n"),
 		"sys/bus/virtio/devices/virtio0/device": file("0x0002\n"),
 		"sys/bus/virtio/devices/virtio0/driver": {Data: []byte("../../drivers/virtio_blk"), Mode: fs.ModeSymlink},
@@ -106,8 +107,8 @@ func TestFaultyGuests(t *testing.T) {
 		want  string
 	}{
 		{"root is the bare disk", func(_ *inspect.Guest, root fstest.MapFS) {
-			root["proc/self/mountinfo"] = file(strings.Replace(mounts, "253:0", "254:0", 1))
-		}, report.CheckRootDevice, `"/dev/vda", which is not a device-mapper`},
+			root["proc/self/mountinfo"] = file(strings.Replace(mounts, "253:0", "254:1", 1))
+		}, report.CheckRootDevice, `"/dev/vda1", which is not a device-mapper`},
 		{"root is writable", func(_ *inspect.Guest, root fstest.MapFS) {
 			root["proc/self/mountinfo"] = file(strings.Replace(mounts, "/ / ro,relatime", "/ / rw,relatime", 1))
 		}, report.CheckRootRO, "writable"},
