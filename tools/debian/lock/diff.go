@@ -39,7 +39,7 @@ func Diff(from, to *Lock) []Change {
 		s := at(e)
 		s.new = append(s.new, e)
 	}
-	var changes []Change
+	changes := []Change{}
 	for _, s := range states {
 		if sameEntries(s.old, s.new) {
 			continue
