@@ -5,7 +5,7 @@
 #   /src/fragments/         what is asked of the configuration (profile "full")
 #   /src/tiny.config        the same for the profile "tiny"
 #   /src/extra.config       asked last, so it overrides the rest
-#   PROFILE                 full | tiny
+#   PROFILE                 full | tiny: configures, and compiles one file
 #   VERSION                 version of the package, as the lock pins it
 #   CONFIG_REVISION         revision of Kiln's configuration, the number after the kernel version
 set -euo pipefail
@@ -68,17 +68,24 @@ bash /src/effective-config.sh /build/asked.config >/build/effective.config
 make -s KCONFIG_ALLCONFIG=/build/effective.config allnoconfig
 bash /src/check-config.sh /build/effective.config .config
 
+suffix=$kernel-$CONFIG_REVISION
+mkdir -p "$share"
+install -m 0644 .config "$share/config-$suffix"
+cp .config "$OUT/config"
+if [ "$PROFILE" = tiny ]; then
+	step "compile one file"
+	make -s -j"$KILN_JOBS" init/main.o
+	install -m 0644 init/main.o "$share/main-$suffix.o"
+	exit
+fi
+
 step "compile"
 make -s -j"$KILN_JOBS" bzImage
 
 step "install"
-suffix=$kernel-$CONFIG_REVISION
-mkdir -p "$share"
 install -m 0644 arch/x86/boot/bzImage "$share/vmlinuz-$suffix"
 strip --strip-all -o "$share/vmlinux-$suffix" vmlinux
 chmod 0644 "$share/vmlinux-$suffix"
-install -m 0644 .config "$share/config-$suffix"
 ln -s "vmlinuz-$suffix" "$share/vmlinuz.container"
 ln -s "vmlinux-$suffix" "$share/vmlinux.container"
 cp "$share/vmlinuz-$suffix" "$OUT/vmlinuz"
-cp "$share/config-$suffix" "$OUT/config"
