@@ -91,40 +91,36 @@ def _start(rctx, bases, lock, entry, block):
         block = block,
     )
 
-def _reachable(rctx, url):
-    """Says whether something is served at an address."""
+def _sum(rctx, url):
+    """Gives the checksum of what is served at an address, or None.
 
-    # Bazel takes nothing over plain HTTP without a checksum, and does not say
-    # why a download failed; but it leaves behind what had another checksum.
-    rctx.download(
-        url = url,
-        output = "probe",
-        sha256 = "0" * 64 if url.startswith("http:") else "",
-        allow_fail = True,
-    )
-    there = rctx.path("probe").exists
-    rctx.delete("probe")
-    return there
-
-def _attempt(rctx, url, entry):
-    """Fetches one file from one address, to find out what happens.
-
-    Returns:
-      "ok", "missing", or the checksum that the file has there.
+    Bazel does not say why a download failed, and takes nothing over plain HTTP
+    whose checksum it is not told.
     """
-    fetched = rctx.download(
-        url = url,
-        output = "attempt",
-        sha256 = entry.sha256,
-        canonical_id = entry.path,
-        allow_fail = True,
-    )
-    result = "ok" if fetched.success else "missing"
-    if not fetched.success and rctx.path("attempt").exists:
-        result = rctx.download(url = "file://" + str(rctx.path("attempt")), output = "sum").sha256
+    if not url.startswith("http:"):
+        fetched = rctx.download(url = url, output = "attempt", allow_fail = True)
+    else:
+        # With a checksum that nothing has, Bazel refuses the file and leaves
+        # it behind, if it is larger than the 32 KiB that are checked ahead.
+        rctx.download(url = url, output = "attempt", sha256 = "0" * 64, allow_fail = True)
+        if not rctx.path("attempt").exists:
+            _fetch_without_bazel(rctx, url)
+        if not rctx.path("attempt").exists:
+            return None
+        fetched = rctx.download(url = "file://" + str(rctx.path("attempt")), output = "sum")
         rctx.delete("sum")
     rctx.delete("attempt")
-    return result
+    return fetched.sha256 if fetched.success else None
+
+def _fetch_without_bazel(rctx, url):
+    """Fetches a file by what is at hand, if anything is."""
+    curl = rctx.which("curl")
+    apt_helper = rctx.path("/usr/lib/apt/apt-helper")
+    target = str(rctx.path("attempt"))
+    if curl:
+        rctx.execute([curl, "--silent", "--fail", "--location", "--output", target, url])
+    elif apt_helper.exists:
+        rctx.execute([apt_helper, "-o", "APT::Sandbox::User=root", "download-file", url, target])
 
 def _reachable_sources(rctx, bases, lock, entries):
     """The sources that answer at all; fails if there are none."""
@@ -137,7 +133,7 @@ def _reachable_sources(rctx, bases, lock, entries):
         for source in sources:
             if source not in tried:
                 tried.append(source)
-                if _reachable(rctx, "{}/dists/{}/InRelease".format(source, suite)):
+                if _sum(rctx, "{}/dists/{}/InRelease".format(source, suite)):
                     reachable.append(source)
     if not reachable:
         fail("\n".join([
@@ -170,18 +166,17 @@ def _explain(rctx, failed, bases, reachable, lock, lines):
             for url in _urls(bases, lock.snapshots, e)
             if [source for source in reachable if url.startswith(source + "/")]
         ]
-        results = {url: _attempt(rctx, url, e) for url in urls}
-        if "ok" in results.values():
-            # It met a passing trouble. What came is in Bazel's cache now.
+        sums = {url: _sum(rctx, url) for url in urls}
+        bad = [url for url in urls if sums[url] and sums[url] != e.sha256]
+        if e.sha256 in sums.values():
+            # It met a passing trouble.
             rctx.download(url = urls, output = _file_name(rctx, e), sha256 = e.sha256, canonical_id = e.path)
-            continue
-        bad = [url for url in urls if results[url] != "missing"]
-        if not bad:
+        elif not bad:
             vanished.append(where)
-        elif _attempt(rctx, bad[0], e) != results[bad[0]]:
+        elif _sum(rctx, bad[0]) != sums[bad[0]]:
             cut.append("{}\n    from {}".format(where, bad[0]))
         else:
-            wrong.append("{}\n    expected sha256 {}\n    got             {}\n    from {}".format(where, e.sha256, results[bad[0]], bad[0]))
+            wrong.append("{}\n    expected sha256 {}\n    got             {}\n    from {}".format(where, e.sha256, sums[bad[0]], bad[0]))
     errors = []
     if wrong:
         errors.append(_problem(wrong, "{} Debian package{s} {has} a wrong checksum:", "The lock and that source contradict each other: " +

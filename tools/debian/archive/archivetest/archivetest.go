@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func (m *Mirror) Asked(name string) int {
 
 // Publish serves a suite with these indexes. Binary packages that name no
 // file get one of their own: pool/<name>_<version>.deb, with the name and
-// version as its content.
+// version as its content, as often as a field Repeat says.
 func (m *Mirror) Publish(suite, date, packages, sources string) {
 	packages = m.fill(packages)
 	var release strings.Builder
@@ -104,6 +105,9 @@ func (m *Mirror) fill(packages string) string {
 			continue
 		}
 		content := []byte(fields["Package"] + " " + fields["Version"])
+		if n, err := strconv.Atoi(fields["Repeat"]); err == nil {
+			content = bytes.Repeat(content, n)
+		}
 		path := Path(fields["Package"], fields["Version"])
 		if _, given := fields["Filename"]; !given {
 			paragraph += "\nFilename: " + path
