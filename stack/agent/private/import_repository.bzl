@@ -101,7 +101,7 @@ def _agent_import_repository_impl(rctx):
     # the pinned digest a lie.
     layer = pin["layer"]
     manifest = json.decode(rctx.read("manifest.json"))
-    if layer["digest"] not in [l["digest"] for l in manifest.get("layers", [])]:
+    if layer["digest"] not in [layer["digest"] for layer in manifest.get("layers", [])]:
         fail("{}: layer {} is not in the image {}. Pin the agent again with `bazel run //stack/agent:pin -- REFERENCE`".format(
             where,
             layer["digest"],

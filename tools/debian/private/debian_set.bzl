@@ -180,7 +180,7 @@ def _explain(rctx, failed, bases, reachable, lock, lines):
     errors = []
     if wrong:
         errors.append(_problem(wrong, "{} Debian package{s} {has} a wrong checksum:", "The lock and that source contradict each other: " +
-                                                                                        "undo the change of the lock, or name another mirror in KILN_DEBIAN_MIRROR."))
+                                                                                      "undo the change of the lock, or name another mirror in KILN_DEBIAN_MIRROR."))
     if vanished:
         errors.append(_problem(vanished, "{} pinned Debian package{s} {is} gone from every source in reach (" + ", ".join(reachable) + "):", "Debian has other versions by now: renew the lock with `bazel run //tools/debian:update`."))
     if cut:

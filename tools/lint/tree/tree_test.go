@@ -38,18 +38,6 @@ func TestFormat(t *testing.T) {
 	require.NoError(t, err, "this is not the workspace")
 }
 
-func TestGazelle(t *testing.T) {
-	gazelle, err := runfiles.Rlocation(os.Getenv("GAZELLE"))
-	require.NoError(t, err)
-	root := workspace(t)
-	cmd := exec.Command(gazelle, "update", "-mode=diff", "-repo_root="+root)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "GOROOT="+goroot(t))
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "BUILD files are not what gazelle makes of the sources; run: bazel run //:gazelle\n%s", out)
-	require.Empty(t, strings.TrimSpace(string(out)))
-}
-
 // TestGo runs what the Go tools know to find wrong. The same commands work
 // without Bazel.
 func TestGo(t *testing.T) {
