@@ -56,7 +56,7 @@ func TestUpdateSaysWhatChanged(t *testing.T) {
 	out, err := run(t, e, "update")
 	require.NoError(t, err)
 	require.Equal(t, "  + bash 5.2-1 in sid (guest)\n  + libc6 2.41-1 in sid (guest)\n"+
-		"WORKSPACE/tools/debian/debian.lock: 2 files, 0 MB, 2 packages changed\n", out)
+		"WORKSPACE/tools/debian/debian.lock: 2 files, 0 MB, packages changed: 2\n", out)
 	require.Contains(t, read(t, e, "tools/debian/debian.lock"), "# Renew: bazel run //tools/debian:update\n")
 
 	m.Publish("sid", date, strings.ReplaceAll(first, "5.2-1", "5.3-1"), "")

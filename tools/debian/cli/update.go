@@ -51,7 +51,7 @@ func newUpdate(o *options) *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), result)
 			}
 			printChanges(cmd.OutOrStdout(), result.Changes)
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d files, %.0f MB, %d packages changed\n",
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d files, %.0f MB, packages changed: %d\n",
 				o.lock, result.Files, float64(result.Bytes)/1e6, len(result.Changes))
 			return nil
 		},
