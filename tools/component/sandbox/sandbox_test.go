@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 func command(t *testing.T, script string) sandbox.Command {
 	t.Helper()
 	root := t.TempDir()
-	for _, dir := range []string{"dev", "proc", "work", "etc"} {
+	for _, dir := range []string{"dev", "proc", "job", "etc"} {
 		require.NoError(t, os.Mkdir(filepath.Join(root, dir), 0o755))
 	}
 	require.NoError(t, probe.Install(root))
@@ -43,7 +43,7 @@ func command(t *testing.T, script string) sandbox.Command {
 		Hostname: "kiln",
 		Argv:     []string{"/" + probe.Shell, "/script"},
 		Env:      []string{"ONLY=this"},
-		Dir:      "/work",
+		Dir:      "/job",
 		Output:   out,
 	}
 }
@@ -69,10 +69,10 @@ func TestWhatACommandSees(t *testing.T) {
 	t.Setenv("SECRET", "of the machine")
 	require.Equal(t, `ONLY=this
 hostname kiln
-directory /work
+directory /job
 user 0 0
 read /etc/passwd: of the root
-append /work/new: done
+append /job/new: done
 others 0
 `, run(t, command(t, `
 environment
@@ -80,7 +80,7 @@ hostname
 directory
 user
 read /etc/passwd
-append /work/new x
+append /job/new x
 others
 `)))
 }
@@ -134,10 +134,10 @@ func TestBindsAreReadOnly(t *testing.T) {
 	require.NoError(t, os.WriteFile(real, []byte("as declared"), 0o666))
 	link := filepath.Join(t.TempDir(), "link")
 	require.NoError(t, os.Symlink(real, link))
-	c := command(t, "read /work/input\nappend /work/input x\n")
-	require.NoError(t, os.WriteFile(filepath.Join(c.Root, "work/input"), nil, 0o644))
-	c.Binds = []sandbox.Bind{{Source: link, Target: "/work/input"}}
-	require.Equal(t, "read /work/input: as declared\nappend /work/input: error: read-only file system\n", run(t, c))
+	c := command(t, "read /job/input\nappend /job/input x\n")
+	require.NoError(t, os.WriteFile(filepath.Join(c.Root, "job/input"), nil, 0o644))
+	c.Binds = []sandbox.Bind{{Source: link, Target: "/job/input"}}
+	require.Equal(t, "read /job/input: as declared\nappend /job/input: error: read-only file system\n", run(t, c))
 	text, err := os.ReadFile(real)
 	require.NoError(t, err)
 	require.Equal(t, "as declared", string(text))
@@ -197,7 +197,7 @@ func TestCannotBeSetUp(t *testing.T) {
 		"no such program":        {func(c *sandbox.Command) { c.Argv[0] = "/bin/nothing" }, "starting /bin/nothing /script in the root: no such file or directory"},
 		"no working directory":   {func(c *sandbox.Command) { c.Dir = "/nowhere" }, "entering the working directory"},
 		"no place for a bind":    {func(c *sandbox.Command) { c.Binds = []sandbox.Bind{{Source: "/dev/null", Target: "/nowhere"}} }, "/nowhere: no such file or directory"},
-		"no source of a bind":    {func(c *sandbox.Command) { c.Binds = []sandbox.Bind{{Source: "/nowhere/x", Target: "/work"}} }, "finding /nowhere/x"},
+		"no source of a bind":    {func(c *sandbox.Command) { c.Binds = []sandbox.Bind{{Source: "/nowhere/x", Target: "/job"}} }, "finding /nowhere/x"},
 		"a target that climbs":   {func(c *sandbox.Command) { c.Binds = []sandbox.Bind{{Source: "/dev/null", Target: "/../x"}} }, `"/../x" is not a clean absolute path`},
 		"no root":                {func(c *sandbox.Command) { c.Root = "/nowhere" }, "finding the root"},
 		"a root without /proc":   {func(c *sandbox.Command) { os.Remove(filepath.Join(c.Root, "proc")) }, "/proc: no such file or directory"},
