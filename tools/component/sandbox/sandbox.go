@@ -108,6 +108,9 @@ func Run(ctx context.Context, c Command) error {
 	}
 	err = cmd.Start()
 	statusW.Close()
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("making namespaces: %w (may this user make user namespaces? see the sysctls user.max_user_namespaces, "+
 			"kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns)", err)

@@ -152,6 +152,15 @@ func TestExitStatus(t *testing.T) {
 	require.Equal(t, "before\n", output(t, c))
 }
 
+func TestCancelledBeforeItStarts(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cause := errors.New("enough")
+	cancel(cause)
+	c := command(t, "print never\n")
+	require.Equal(t, cause, sandbox.Run(ctx, c))
+	require.Empty(t, output(t, c))
+}
+
 func TestNothingOutlivesIt(t *testing.T) {
 	for name, script := range map[string]string{
 		"a cancelled command": "background sleep\nprint ready\nsleep\n",
