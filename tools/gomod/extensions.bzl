@@ -18,8 +18,8 @@ MODULE.bazel:
 and in the folder's BUILD.bazel a go_module_binary of `@go_program//:src`. The
 tags patch, render and export change or expose files of its modules. Modules
 come from where the machine's Go settings (GOPROXY, ...) say; what they must be
-is in go.sum alone. `@go_program//:modules.bzl` lists them as MODULES, for the
-`sources` of a component.
+is in go.sum alone. Those that programs are really linked from are what
+go_module_binary lists, for the `source_lists` of a component.
 """
 
 load("//tools/gomod/private:go_modules.bzl", _go_modules = "go_modules")

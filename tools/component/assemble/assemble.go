@@ -99,6 +99,27 @@ func ParseSource(s string) (metadata.Source, error) {
 	return out, nil
 }
 
+// ReadSources reads a list of sources, as rules that know what went into a
+// program write it.
+func ReadSources(name string) ([]metadata.Source, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading sources: %w", err))
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var sources []metadata.Source
+	if err := dec.Decode(&sources); err != nil {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading sources from %s: %w", name, err))
+	}
+	for i, s := range sources {
+		if err := s.Validate(); err != nil {
+			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading sources from %s: entry %d: %w", name, i, err))
+		}
+	}
+	return sources, nil
+}
+
 // ReadPackages reads a list of Debian packages as sources: what a package set
 // or a root made of one says is in it.
 func ReadPackages(name string) ([]metadata.Source, error) {

@@ -51,6 +51,7 @@ func TestPackFromAParamsFile(t *testing.T) {
 		"--executable", "bin/tool",
 		"--symlink", "bin/alias=tool",
 		"--source", `{"name":"zlib","version":"1.3"}`,
+		"--source-list", file(t, dir, "modules.json", `[{"name":"golang.org/x/sys","version":"v0.1.0","purl":"pkg:golang/golang.org/x/sys@v0.1.0"}]`),
 		"--packages", file(t, dir, "packages.json", `[
 			{"package":"libc6","version":"2.41-12","arch":"amd64","path":"pool/main/x.deb","sha256":"`+strings.Repeat("ab", 32)+`"},
 			{"package":"acl","version":"1:2.3","arch":"amd64"}]`),
@@ -69,6 +70,7 @@ func TestPackFromAParamsFile(t *testing.T) {
 	require.Equal(t, []string{"0755 bin", "0777 bin/alias", "0755 bin/tool", "0755 share", "0755 share/tree", "0755 share/tree/a", "0644 share/tree/a/b"}, paths)
 	require.Equal(t, []metadata.Source{
 		{Name: "acl", Version: "1:2.3", PURL: "pkg:deb/debian/acl@1:2.3?arch=amd64"},
+		{Name: "golang.org/x/sys", Version: "v0.1.0", PURL: "pkg:golang/golang.org/x/sys@v0.1.0"},
 		{Name: "libc6", Version: "2.41-12", PURL: "pkg:deb/debian/libc6@2.41-12?arch=amd64", SHA256: strings.Repeat("ab", 32)},
 		{Name: "zlib", Version: "1.3"},
 	}, m.Sources)

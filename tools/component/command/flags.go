@@ -16,6 +16,7 @@ import (
 type componentFlags struct {
 	component assemble.Component
 	sources   []string
+	files     []string
 	packages  []string
 }
 
@@ -28,6 +29,7 @@ func (f *componentFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.LayerPath, "layer", "", "where the layer goes")
 	cmd.Flags().StringVar(&c.MetadataPath, "metadata", "", "where the description goes")
 	cmd.Flags().StringArrayVar(&f.sources, "source", nil, "a source for the SBOM, as JSON")
+	cmd.Flags().StringArrayVar(&f.files, "source-list", nil, "a JSON list of sources for the SBOM")
 	cmd.Flags().StringArrayVar(&f.packages, "packages", nil, "a JSON list of Debian packages for the SBOM")
 }
 
@@ -52,6 +54,13 @@ func (f *componentFlags) get() (assemble.Component, error) {
 			return c, err
 		}
 		c.Sources = append(c.Sources, source)
+	}
+	for _, name := range f.files {
+		sources, err := assemble.ReadSources(name)
+		if err != nil {
+			return c, err
+		}
+		c.Sources = append(c.Sources, sources...)
 	}
 	for _, name := range f.packages {
 		sources, err := assemble.ReadPackages(name)

@@ -23,6 +23,10 @@ COMMON_ATTRS = {
         doc = "Lists (JSON) of the Debian packages that the component is made from, for its SBOM entry: the `lock.json` of a package set, or the `packages` of a debian_root.",
         allow_files = [".json"],
     ),
+    "source_lists": attr.label_list(
+        doc = "Files with more of `sources`: a JSON list each, as go_module_binary writes it.",
+        allow_files = [".json"],
+    ),
     "sources": attr.string_list(
         doc = "Other sources for the SBOM entry, each a JSON object with name and version, and where known license, purl and sha256.",
     ),
@@ -60,6 +64,7 @@ def start(ctx, command):
     args.add("--layer", layer)
     args.add("--metadata", metadata)
     args.add_all(ctx.attr.sources, before_each = "--source")
+    args.add_all(ctx.files.source_lists, before_each = "--source-list")
     args.add_all(ctx.files.packages, before_each = "--packages")
     return struct(args = args, layer = layer, metadata = metadata)
 

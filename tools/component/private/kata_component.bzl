@@ -24,7 +24,7 @@ def _kata_component_impl(ctx):
         progress_message = "Packing component %s %s" % (ctx.attr.component, ctx.attr.version),
         executable = ctx.executable._tool,
         arguments = [args],
-        inputs = depset(inputs + ctx.files.packages),
+        inputs = depset(inputs + ctx.files.packages + ctx.files.source_lists),
         outputs = [made.layer, made.metadata],
         execution_requirements = EXECUTION_REQUIREMENTS,
     )
@@ -63,7 +63,7 @@ def kata_component(name, outputs = {}, **kwargs):
       outputs: dict from a name to a label of one file: results that other
         components are made from, as ComponentInfo.outputs.
       **kwargs: component, version, license, arch, files, symlinks, executables,
-        prefix, sources, packages, and what every rule takes.
+        prefix, sources, source_lists, packages, and what every rule takes.
     """
     by_label = {}
     for output, label in outputs.items():

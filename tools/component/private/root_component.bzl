@@ -35,7 +35,7 @@ def _root_component_impl(ctx):
         progress_message = "Building component %s %s" % (ctx.attr.component, ctx.attr.version),
         executable = ctx.executable._tool,
         arguments = [args],
-        inputs = depset(inputs + ctx.files.packages + [ctx.file.root, ctx.file.script]),
+        inputs = depset(inputs + ctx.files.packages + ctx.files.source_lists + [ctx.file.root, ctx.file.script]),
         outputs = [made.layer, made.metadata] + outputs.values(),
         execution_requirements = EXECUTION_REQUIREMENTS,
         resource_set = _heavy if ctx.attr.heavy else _light,

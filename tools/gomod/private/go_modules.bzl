@@ -14,16 +14,9 @@ filegroup(
 )
 
 exports_files(
-    glob(["files/**"], allow_empty = True) + ["modules.bzl"],
+    glob(["files/**"], allow_empty = True),
     visibility = ["//visibility:public"],
 )
-"""
-
-_MODULES = """\
-\"\"\"The Go modules in the archive.\"\"\"
-
-# A JSON object each, as the `sources` of a component.
-MODULES = %s
 """
 
 # Settings that would change what is fetched or that would let the go command
@@ -112,27 +105,6 @@ def _export(rctx, exports, modules):
                 fail("%s@%s has no file %s" % (step.module, modules[step.module].version, file))
             rctx.file("files/" + file, rctx.read(source, watch = "no"), executable = False)
 
-def _write_modules(rctx):
-    """Lists what was vendored, so that an SBOM can name it."""
-    modules = []
-    for line in rctx.read("tree/vendor/modules.txt", watch = "no").split("\n"):
-        words = line.split(" ")
-        if words[0] != "#":
-            continue
-
-        # "# path version", and "=> path version" after it if it is replaced.
-        if "=>" in words:
-            words = words[words.index("=>"):]
-        if len(words) < 3:
-            continue  # replaced by a directory, which has no name elsewhere
-        path, version = words[1], words[2]
-        modules.append({
-            "name": path,
-            "purl": "pkg:golang/%s@%s" % (path, version.replace("+", "%2B")),
-            "version": version,
-        })
-    rctx.file("modules.bzl", _MODULES % json.encode_indent([json.encode(module) for module in modules], indent = "    "), executable = False)
-
 def _archive(rctx):
     rctx.report_progress("Writing the archive")
     tar = rctx.which("tar")
@@ -187,7 +159,6 @@ def _go_modules_repository_impl(rctx):
     _render(rctx, renders, modules)
     _export(rctx, exports, modules)
     _archive(rctx)
-    _write_modules(rctx)
     for scratch in ["tree", "patches", "gocache", "gomodcache"]:
         rctx.delete(scratch)
     rctx.file("BUILD.bazel", _BUILD, executable = False)
