@@ -95,6 +95,10 @@ const (
 	Release     Channel = "release"
 )
 
+// tinyKernel ends the version of a kernel of the profile "tiny"; see
+// //stack/kernel:profile.
+const tinyKernel = "-tiny"
+
 // CheckChannel refuses a payload that must not be published to a channel.
 func CheckChannel(c Channel, r *receipt.Receipt) error {
 	var errs []error
@@ -106,6 +110,11 @@ func CheckChannel(c Channel, r *receipt.Receipt) error {
 		}
 		if r.Inputs != receipt.InputsPinned {
 			errs = append(errs, fmt.Errorf("its inputs were %s on this machine, so nobody could build it again: commit a renewed lock, or build where the pinned packages are served", r.Inputs))
+		}
+		for _, component := range r.Components {
+			if strings.HasSuffix(component.Version, tinyKernel) {
+				errs = append(errs, fmt.Errorf("component %s %s is for trying out what a change builds again and does not boot: build with --//stack/kernel:profile=full", component.Name, component.Version))
+			}
 		}
 	default:
 		errs = append(errs, fmt.Errorf("channel %q is unknown: give %q or %q", c, Development, Release))

@@ -559,6 +559,18 @@ func TestCheckChannel(t *testing.T) {
 	}
 }
 
+func TestReleaseRefusesATinyKernel(t *testing.T) {
+	r := &receipt.Receipt{Platform: "tdx", Agent: receipt.AgentImport, Inputs: receipt.InputsPinned, Components: []receipt.Component{
+		{Name: "qemu", Version: "1:10.2.2+ds-1"}, {Name: "kernel", Version: "6.12.117-1-tiny"},
+	}}
+	require.NoError(t, publish.CheckChannel(publish.Development, r))
+	err := publish.CheckChannel(publish.Release, r)
+	require.ErrorContains(t, err, "component kernel 6.12.117-1-tiny")
+	require.ErrorContains(t, err, "--//stack/kernel:profile=full")
+	require.NotContains(t, err.Error(), "qemu")
+	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
+}
+
 func ExampleCheckChannel() {
 	err := publish.CheckChannel(publish.Release, &receipt.Receipt{Platform: "tdx", Agent: receipt.AgentBringup, Inputs: receipt.InputsPinned})
 	fmt.Println(exitcode.Of(err))

@@ -36,9 +36,13 @@ func CheckKernel(path string) error {
 	return nil
 }
 
-// CheckFirmware tells whether a file can be a TDX virtual firmware: a whole
-// number of pages that ends in the table of GUIDed entries, of which one
-// leads to the TDX metadata.
+// CheckFirmware tells whether a file is the TDX virtual firmware: a whole
+// number of pages that ends in the table of GUIDed entries, of which one leads
+// to the TDX metadata, whose measured parts the file holds. The general
+// firmware, which has that metadata as well, sets memory aside for SEV.
+//
+// The table is that of OVMF's reset vector, the metadata that of the "TDX
+// Virtual Firmware Design Guide", section 11.
 func CheckFirmware(path string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -48,37 +52,85 @@ func CheckFirmware(path string) error {
 	if len(data) < 1<<20 || len(data) > 16<<20 || len(data)%page != 0 {
 		return fmt.Errorf("%s: %d bytes are no firmware", path, len(data))
 	}
-	// From its end, at 32 bytes before the reset vector's, the table is a
-	// list of (data, 2 bytes of length, GUID), walked backwards.
-	footer := guid(0x96b582de, 0x1fb2, 0x45f7, [8]byte{0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d})
-	metadataOffset := guid(0xe47a6535, 0x984a, 0x4798, [8]byte{0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2})
-	end := len(data) - 32
-	if !bytes.Equal(data[end-16:end], footer) {
-		return fmt.Errorf("%s: no table of GUIDs at its end", path)
+	table, err := guidTable(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	total := int(binary.LittleEndian.Uint16(data[end-18:]))
-	for at := end - 18; at > end-total; {
-		size := int(binary.LittleEndian.Uint16(data[at-18:]))
-		if size < 18 || at-size < 0 {
-			return fmt.Errorf("%s: the table of GUIDs is broken", path)
-		}
-		if bytes.Equal(data[at-16:at], metadataOffset) {
-			offset := int(binary.LittleEndian.Uint32(data[at-size:]))
-			if offset <= 0 || offset > len(data) || !bytes.HasPrefix(data[len(data)-offset:], []byte("TDVF")) {
-				return fmt.Errorf("%s: the TDX metadata is not where the table says", path)
-			}
-			return nil
-		}
-		at -= size
+	offset := table[guid(0xe47a6535, 0x984a, 0x4798, [8]byte{0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2})]
+	if len(offset) != 4 {
+		return fmt.Errorf("%s: no TDX metadata: this firmware does not start a TD", path)
 	}
-	return fmt.Errorf("%s: no TDX metadata: this firmware does not start a TD", path)
+	if err := checkTDXMetadata(data, int64(binary.LittleEndian.Uint32(offset))); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	secrets := table[guid(0x4c2eb361, 0x7d9b, 0x4cc3, [8]byte{0x80, 0x81, 0x12, 0x7c, 0x90, 0xd3, 0xd2, 0x94})]
+	if len(bytes.Trim(secrets, "\x00")) > 0 {
+		return fmt.Errorf("%s: it sets memory aside for secrets of SEV: this is the general firmware, not the one for TDX", path)
+	}
+	return nil
 }
 
-func guid(a uint32, b, c uint16, rest [8]byte) []byte {
+// guidTable reads the table of GUIDed entries. From its end, at 32 bytes
+// before that of the file, it is a list of (data, 2 bytes of length, GUID),
+// walked backwards.
+func guidTable(data []byte) (map[string][]byte, error) {
+	const header = 2 + 16
+	footer := guid(0x96b582de, 0x1fb2, 0x45f7, [8]byte{0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08, 0x2d})
+	end := len(data) - 32
+	if string(data[end-16:end]) != footer {
+		return nil, errors.New("no table of GUIDs at its end")
+	}
+	table := map[string][]byte{}
+	start := end - int(binary.LittleEndian.Uint16(data[end-header:]))
+	for at := end - header; at > start; {
+		size := int(binary.LittleEndian.Uint16(data[at-header:]))
+		if size < header || at-size < start {
+			return nil, errors.New("the table of GUIDs is broken")
+		}
+		table[string(data[at-16:at])] = data[at-size : at-header]
+		at -= size
+	}
+	return table, nil
+}
+
+// checkTDXMetadata checks the metadata at an offset from the end of the file.
+func checkTDXMetadata(data []byte, offset int64) error {
+	const (
+		header, section = 16, 32
+		bootFirmware    = 0
+		extendMR        = 1
+	)
+	at := int64(len(data)) - offset
+	if offset < header || at < 0 || !bytes.HasPrefix(data[at:], []byte("TDVF")) {
+		return errors.New("the TDX metadata is not where the table says")
+	}
+	sections := int64(binary.LittleEndian.Uint32(data[at+12:]))
+	if sections > (offset-header)/section {
+		return fmt.Errorf("the TDX metadata names %d sections, more than fit in the file", sections)
+	}
+	measured := false
+	for i := range sections {
+		s := data[at+header+i*section:]
+		from, size := int64(binary.LittleEndian.Uint32(s)), int64(binary.LittleEndian.Uint32(s[4:]))
+		if from+size > int64(len(data)) {
+			return fmt.Errorf("section %d of the TDX metadata, %d bytes at %d, is not in this file of %d: a part of the firmware is missing", i, size, from, len(data))
+		}
+		if binary.LittleEndian.Uint32(s[24:]) == bootFirmware && binary.LittleEndian.Uint32(s[28:])&extendMR != 0 {
+			measured = true
+		}
+	}
+	if !measured {
+		return errors.New("the TDX metadata has no measured boot firmware volume")
+	}
+	return nil
+}
+
+// guid gives a GUID as it is stored.
+func guid(a uint32, b, c uint16, rest [8]byte) string {
 	out := binary.LittleEndian.AppendUint32(nil, a)
 	out = binary.LittleEndian.AppendUint16(out, b)
 	out = binary.LittleEndian.AppendUint16(out, c)
-	return append(out, rest[:]...)
+	return string(append(out, rest[:]...))
 }
 
 // CheckProgram looks at an ELF file and tells what it would need of the host:

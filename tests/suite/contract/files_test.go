@@ -82,8 +82,9 @@ func TestCheckKernel(t *testing.T) {
 	require.Error(t, contract.CheckKernel(filepath.Join(t.TempDir(), "absent")))
 }
 
-// firmware is two MiB whose table of GUIDs has one foreign entry and the one
-// that leads to the TDX metadata.
+// firmware is two MiB whose table of GUIDs has one foreign entry, that of
+// SEV's secrets, and the one that leads to the TDX metadata, which measures all
+// of it.
 func firmware(t *testing.T) []byte {
 	t.Helper()
 	guid := func(s string) []byte {
@@ -98,7 +99,12 @@ func firmware(t *testing.T) []byte {
 	const size, metadataAt = 2 << 20, 3 << 10
 	f := make([]byte, size)
 	copy(f[size-metadataAt:], "TDVF")
+	binary.LittleEndian.PutUint32(f[size-metadataAt+12:], 1)
+	section := f[size-metadataAt+16:]
+	binary.LittleEndian.PutUint32(section[4:], size)
+	binary.LittleEndian.PutUint32(section[28:], 1)
 	table := entry(binary.LittleEndian.AppendUint32(nil, metadataAt), guid("35657ae4 4a98 9847 865e4685a7bf8ec2"))
+	table = append(table, entry(make([]byte, 8), guid("61b32e4c 9b7d c34c 8081127c90d3d294"))...)
 	table = append(table, entry([]byte("other"), bytes.Repeat([]byte{7}, 16))...)
 	table = append(table, binary.LittleEndian.AppendUint16(nil, uint16(len(table)+18))...)
 	table = append(table, guid("de82b596 b21f f745 baeaa366c55a082d")...)
@@ -109,11 +115,15 @@ func firmware(t *testing.T) []byte {
 func TestCheckFirmware(t *testing.T) {
 	require.NoError(t, contract.CheckFirmware(write(t, firmware(t))))
 	for want, spoil := range map[string]func([]byte) []byte{
-		"are no firmware":              func(f []byte) []byte { return f[:len(f)-1] },
-		"no table of GUIDs":            func(f []byte) []byte { f[len(f)-33]++; return f },
-		"not where the table says":     func(f []byte) []byte { copy(f[len(f)-(3<<10):], "XXXX"); return f },
-		"does not start a TD":          func(f []byte) []byte { return bytes.Replace(f, []byte{0x35, 0x65, 0x7a, 0xe4}, make([]byte, 4), 1) },
-		"the table of GUIDs is broken": func(f []byte) []byte { f[len(f)-32-18-18] = 1; return f },
+		"are no firmware":                   func(f []byte) []byte { return f[:len(f)-1] },
+		"no table of GUIDs":                 func(f []byte) []byte { f[len(f)-33]++; return f },
+		"not where the table says":          func(f []byte) []byte { copy(f[len(f)-(3<<10):], "XXXX"); return f },
+		"does not start a TD":               func(f []byte) []byte { return bytes.Replace(f, []byte{0x35, 0x65, 0x7a, 0xe4}, make([]byte, 4), 1) },
+		"the table of GUIDs is broken":      func(f []byte) []byte { f[len(f)-32-18-18] = 1; return f },
+		"a part of the firmware is missing": func(f []byte) []byte { return f[4096:] },
+		"no measured boot firmware volume":  func(f []byte) []byte { f[len(f)-(3<<10)+16+28] = 0; return f },
+		"more than fit in the file":         func(f []byte) []byte { f[len(f)-(3<<10)+12] = 200; return f },
+		"not the one for TDX":               func(f []byte) []byte { at := bytes.Index(f, []byte{0x61, 0xb3, 0x2e, 0x4c}); f[at-10] = 1; return f },
 	} {
 		require.ErrorContains(t, contract.CheckFirmware(write(t, spoil(firmware(t)))), want)
 	}
