@@ -24,8 +24,8 @@ func TestWhatAChangeExecutesAgain(t *testing.T) {
 	bazel := workspace(t)
 	t.Cleanup(func() { _ = bazel.Shutdown(context.Background()) })
 	// Everything of this build may come from the cache: it is what the outer
-	// Bazel has just built.
-	require.NoError(t, bazel.Run(t.Context(), "build", payload))
+	// Bazel has just built. It must all be here, for the builds without a cache.
+	require.NoError(t, bazel.Run(t.Context(), "build", "--remote_download_outputs=all", payload))
 
 	t.Run("nothing", func(t *testing.T) {
 		require.Empty(t, executed(t, bazel))
