@@ -5,7 +5,8 @@
 #   /src/fragments/         what is asked of the configuration (profile "full")
 #   /src/tiny.config        the same for the profile "tiny"
 #   /src/extra.config       asked last, so it overrides the rest
-#   PROFILE                 full | tiny: configures, and compiles one file
+#   PROFILE                 full | tiny: configures, compiles one file, and installs that in the
+#                           kernel's place, so that a payload can be described with it
 #   VERSION                 version of the package, as the lock pins it
 #   CONFIG_REVISION         revision of Kiln's configuration, the number after the kernel version
 set -euo pipefail
@@ -75,7 +76,8 @@ cp .config "$OUT/config"
 if [ "$PROFILE" = tiny ]; then
 	step "compile one file"
 	make -s -j"$KILN_JOBS" init/main.o
-	install -m 0644 init/main.o "$share/main-$suffix.o"
+	install -m 0644 init/main.o "$share/vmlinuz-$suffix"
+	ln -s "vmlinuz-$suffix" "$share/vmlinuz.container"
 	exit
 fi
 

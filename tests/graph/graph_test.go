@@ -18,7 +18,10 @@ import (
 	"github.com/kiln-build/kiln/tools/nested"
 )
 
-const payload = "//payload:tdx"
+const (
+	payload    = "//payload:tdx"
+	otherAgent = "--//stack/agent:agent=//tests/graph:other_agent"
+)
 
 func TestWhatAChangeExecutesAgain(t *testing.T) {
 	bazel := workspace(t)
@@ -30,17 +33,19 @@ func TestWhatAChangeExecutesAgain(t *testing.T) {
 	t.Run("nothing", func(t *testing.T) {
 		require.Empty(t, executed(t, bazel))
 	})
-	t.Run("the kernel's options", func(t *testing.T) {
-		spawns := executed(t, bazel, "--//stack/kernel:profile=tiny")
-		requireOnce(t, spawns, "KataComponent //stack/kernel:kernel")
-		requireOnly(t, spawns, []string{"//stack/kernel:", "//payload:"})
-		requireComponents(t, spawns, "//stack/kernel:kernel")
-	})
 	t.Run("the agent", func(t *testing.T) {
-		spawns := executed(t, bazel, "--//stack/agent:agent=//tests/graph:other_agent")
+		spawns := executed(t, bazel, otherAgent)
 		requireOnce(t, spawns, "KataComponent //stack/rootfs:rootfs-image-confidential")
 		requireOnly(t, spawns, []string{"//tests/graph:", "//stack/agent:", "//stack/rootfs:", "//stack/runtimeconfig:", "//payload:"})
 		requireComponents(t, spawns, "//stack/rootfs:rootfs-image-confidential", "//stack/runtimeconfig:tdx")
+	})
+	// On top of the other agent: going back to the first one would be a second
+	// change. Last, since going back to the full kernel would build it.
+	t.Run("the kernel's options", func(t *testing.T) {
+		spawns := executed(t, bazel, otherAgent, "--//stack/kernel:profile=tiny")
+		requireOnce(t, spawns, "KataComponent //stack/kernel:kernel")
+		requireOnly(t, spawns, []string{"//stack/kernel:", "//payload:"})
+		requireComponents(t, spawns, "//stack/kernel:kernel")
 	})
 }
 
