@@ -29,6 +29,9 @@ type Bazel struct {
 	OutputBase string
 	// Log receives what Bazel prints.
 	Log io.Writer
+	// Output, if it is not nil, receives the results of queries in place of
+	// Log.
+	Output io.Writer
 }
 
 // Command gives the command line of Bazel up to and including its startup
@@ -61,6 +64,9 @@ func (b *Bazel) Run(ctx context.Context, command string, args ...string) error {
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = b.Workspace
 	cmd.Stdout, cmd.Stderr = b.Log, b.Log
+	if b.Output != nil {
+		cmd.Stdout = b.Output
+	}
 	cmd.Env = environment(os.Environ())
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 30 * time.Second

@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -97,7 +95,7 @@ func Read(files []string) (Digests, error) {
 // Only what is fetched by checksum may come from a cache.
 func Build(ctx context.Context, workspace, dir string, targets []string, log io.Writer) (Digests, error) {
 	copied := filepath.Join(dir, "workspace")
-	if err := copyWorkspace(ctx, workspace, copied); err != nil {
+	if err := nested.CopyWorkspace(ctx, workspace, copied); err != nil {
 		return nil, err
 	}
 	bazel := &nested.Bazel{Workspace: copied, OutputBase: filepath.Join(dir, "output_base"), Log: log}
@@ -140,66 +138,4 @@ func outputs(events string) ([]string, error) {
 			files = append(files, strings.TrimPrefix(file.URI, "file://"))
 		}
 	}
-}
-
-// copyWorkspace copies the files that git tracks, and those it does not know yet
-// and does not ignore, as they are in the working tree. Without git it copies
-// everything but bazel's links.
-func copyWorkspace(ctx context.Context, from, to string) error {
-	names, err := gitFiles(ctx, from)
-	if err != nil {
-		names, err = allFiles(from)
-	}
-	if err != nil {
-		return fmt.Errorf("copying the workspace: %w", err)
-	}
-	for _, name := range names {
-		source := filepath.Join(from, name)
-		info, err := os.Lstat(source)
-		if os.IsNotExist(err) {
-			continue // Deleted, but not committed yet.
-		} else if err != nil {
-			return fmt.Errorf("copying the workspace: %w", err)
-		}
-		target := filepath.Join(to, name)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return fmt.Errorf("copying the workspace: %w", err)
-		}
-		content, err := os.ReadFile(source)
-		if err != nil {
-			return fmt.Errorf("copying the workspace: %w", err)
-		}
-		if err := os.WriteFile(target, content, info.Mode().Perm()); err != nil {
-			return fmt.Errorf("copying the workspace: %w", err)
-		}
-	}
-	return nil
-}
-
-func gitFiles(ctx context.Context, dir string) ([]string, error) {
-	cmd := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	cmd.Dir = dir
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("asking git for the files of %s: %w", dir, err)
-	}
-	return strings.FieldsFunc(string(out), func(r rune) bool { return r == 0 }), nil
-}
-
-func allFiles(dir string) ([]string, error) {
-	var names []string
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.Type().IsRegular() {
-			name, err := filepath.Rel(dir, path)
-			if err != nil {
-				return err
-			}
-			names = append(names, name)
-		}
-		return nil
-	})
-	return names, err
 }
