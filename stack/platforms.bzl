@@ -52,15 +52,37 @@ RUNTIME_CLASSES = {
     "qemu-tdx": {
         "amd64": ["shim-v2-go", "qemu", "kernel", "rootfs-image-confidential", "ovmf-tdx"],
     },
+    # Peer pods: the sandbox is a virtual machine of a cloud, so nothing of a
+    # guest is installed on the node.
+    "remote": {
+        "amd64": ["shim-v2-go"],
+        "ppc64le": ["shim-v2-go"],
+        "s390x": ["shim-v2-go"],
+    },
 }
 
 PLATFORMS = {
     "coco-dev": ["qemu-coco-dev"],
     "qemu": ["qemu"],
+    "remote": ["remote"],
     "se": ["qemu-se"],
     "snp": ["qemu-snp"],
     "tdx": ["qemu-tdx"],
 }
+
+# Runtime classes whose guest is not on the node.
+WITHOUT_GUEST = ["remote"]
+
+def has_guest(platform):
+    """Tells whether a platform's payload brings a guest.
+
+    Args:
+      platform: name of the platform.
+
+    Returns:
+      True if any of its runtime classes boots what the payload installs.
+    """
+    return any([name not in WITHOUT_GUEST for name in PLATFORMS[platform]])
 
 def _among(kind, name, known):
     return "unknown %s %r; there are: %s" % (kind, name, ", ".join(sorted(known)))

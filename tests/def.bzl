@@ -1,8 +1,12 @@
 """The tests of a platform, stamped from the table of runtime classes."""
 
 load("@rules_go//go:def.bzl", "go_test")
-load("//stack:platforms.bzl", "PLATFORMS")
+load("//stack:platforms.bzl", "PLATFORMS", "WITHOUT_GUEST", "has_guest")
 load("//tests/private:suite_source.bzl", "suite_source")
+
+# The tag of the tests that a platform's verdict is made of: `kiln plan` asks
+# the cache for them. What needs hardware is not among them.
+VERDICT = "platform"
 
 def _bundle(platform):
     return "//payload:%s.bundle" % platform
@@ -34,7 +38,8 @@ def platform_tests(platform):
     """Makes the tests of one platform's payload: contract, boot and hardware.
 
     A platform with one runtime class has the targets `boot` and `hardware`,
-    one with several has `boot_<class>` and `hardware_<class>`.
+    one with several has `boot_<class>` and `hardware_<class>`. A runtime class
+    whose guest is not on the node has neither.
 
     Args:
       platform: name of the platform, which is also that of its payload and of
@@ -45,9 +50,13 @@ def platform_tests(platform):
         size = "medium",
         src = "//tests/suite/contract:contract_test.go",
         data = [_bundle(platform)],
-        env = _payload_env(platform),
+        env = _payload_env(platform) | {
+            "KILN_GUEST": "node" if has_guest(platform) else "elsewhere",
+        },
+        tags = [VERDICT],
         deps = [
             "//payload/image",
+            "//payload/receipt",
             "//stack/runtimeconfig/check",
             "//stack/runtimeconfig/configuration",
             "//tests/suite/boot",
@@ -59,7 +68,7 @@ def platform_tests(platform):
             "@com_github_stretchr_testify//require",
         ],
     )
-    classes = PLATFORMS[platform]
+    classes = [name for name in PLATFORMS[platform] if name not in WITHOUT_GUEST]
     for class_ in classes:
         suffix = "_" + class_ if len(classes) > 1 else ""
         suite_test(
@@ -76,7 +85,10 @@ def platform_tests(platform):
             },
             # Emulation keeps every CPU busy, and a guest that gets none
             # looks like one that hangs.
-            tags = ["cpu:2"],
+            tags = [
+                VERDICT,
+                "cpu:2",
+            ],
             deps = [
                 "//stack/agent/healthpb",
                 "//stack/agent/report",

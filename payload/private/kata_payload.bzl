@@ -1,6 +1,6 @@
 """The macros that make the targets of a payload."""
 
-load("//stack:platforms.bzl", "PLATFORMS", "platform_components", "resolve")
+load("//stack:platforms.bzl", "PLATFORMS", "has_guest", "platform_components", "resolve")
 load(":bundle.bzl", "payload_bundle", "payload_receipt")
 load(":launcher.bzl", "payload_inspect", "payload_publish")
 load(":payload_image.bzl", "payload_image")
@@ -59,9 +59,10 @@ def kata_payload(name, platform, arch = "amd64", components = None, configuratio
     classes = PLATFORMS[platform]
     payload_targets(
         name = name,
+        agent = "//stack/agent:agent" if has_guest(platform) else None,
         arch = arch,
         components = platform_components(platform, arch) if components == None else components,
-        configurations = ["//stack/runtimeconfig:" + c for c in classes] if configurations == None else configurations,
+        configurations = ["//stack/runtimeconfig:configuration-" + c for c in classes] if configurations == None else configurations,
         expected = resolved.components.keys(),
         inputs = inputs,
         platform = platform,

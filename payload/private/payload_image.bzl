@@ -39,7 +39,7 @@ def _impl(ctx):
     args.add("--platform", ctx.attr.platform)
     args.add("--arch", ctx.attr.arch)
     args.add("--registry", ctx.attr._registry[BuildSettingInfo].value)
-    args.add("--agent", ctx.attr.agent[AgentInfo].kind)
+    args.add("--agent", ctx.attr.agent[AgentInfo].kind if ctx.attr.agent else "none")
     args.add("--inputs", ctx.attr.inputs)
     if ctx.attr.revision:
         args.add("--revision", ctx.attr.revision)
@@ -77,8 +77,7 @@ payload_image = rule(
     doc = "Makes a payload's image config, manifest, index and receipt from its components' metadata.",
     attrs = {
         "agent": attr.label(
-            doc = "The agent that the guest image carries, for a label. It is not built for this.",
-            default = "//stack/agent:agent",
+            doc = "The agent that the guest image carries, for a label; a payload without a guest has none. It is not built for this.",
             providers = [AgentInfo],
         ),
         "arch": attr.string(doc = "Architecture, by its Go name.", default = "amd64"),

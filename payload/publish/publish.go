@@ -105,7 +105,7 @@ func CheckChannel(c Channel, r *receipt.Receipt) error {
 	switch c {
 	case Development:
 	case Release:
-		if r.Agent != receipt.AgentImport {
+		if r.Agent == receipt.AgentBringup {
 			errs = append(errs, fmt.Errorf("its guest image carries the %s agent, which runs no containers: build with --//stack/agent:agent=//stack/agent:import", r.Agent))
 		}
 		if r.Inputs != receipt.InputsPinned {

@@ -542,6 +542,7 @@ func TestCheckChannel(t *testing.T) {
 		"release takes the real thing":      {publish.Release, receipt.AgentImport, receipt.InputsPinned, nil},
 		"release refuses the bringup agent": {publish.Release, receipt.AgentBringup, receipt.InputsPinned, []string{"may not be published to channel release", "bringup agent", "--//stack/agent:agent=//stack/agent:import"}},
 		"release refuses relocked inputs":   {publish.Release, receipt.AgentImport, receipt.InputsRelocked, []string{"relocked"}},
+		"release takes what has no guest":   {publish.Release, receipt.AgentNone, receipt.InputsPinned, nil},
 		"release names both reasons":        {publish.Release, receipt.AgentBringup, receipt.InputsRelocked, []string{"bringup", "relocked"}},
 		"unknown channel":                   {"nightly", receipt.AgentImport, receipt.InputsPinned, []string{`channel "nightly" is unknown`}},
 	} {

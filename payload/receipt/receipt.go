@@ -31,6 +31,8 @@ const Embedded = "embedded"
 const (
 	AgentBringup = "bringup"
 	AgentImport  = "import"
+	// AgentNone is of a payload without a guest.
+	AgentNone = "none"
 )
 
 // Where a payload's inputs came from: the committed lock, or a lock that was
@@ -193,8 +195,8 @@ func (r *Receipt) Validate() error {
 			bad("component %q: size is %d", c.Name, c.Size)
 		}
 	}
-	if r.Agent != AgentBringup && r.Agent != AgentImport {
-		bad("agent is %q, want %q or %q", r.Agent, AgentBringup, AgentImport)
+	if r.Agent != AgentBringup && r.Agent != AgentImport && r.Agent != AgentNone {
+		bad("agent is %q, want %q, %q or %q", r.Agent, AgentBringup, AgentImport, AgentNone)
 	}
 	if r.Inputs != InputsPinned && r.Inputs != InputsRelocked {
 		bad("inputs is %q, want %q or %q", r.Inputs, InputsPinned, InputsRelocked)

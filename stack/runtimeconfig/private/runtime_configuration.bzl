@@ -22,7 +22,8 @@ def _impl(ctx):
     args.add("--template-name", ctx.file.template.basename)
     args.add("--prefix", ctx.attr.prefix)
     args.add("--output", out)
-    args.add("--set", "DEFROOTFSTYPE=\"%s\"" % ctx.attr.rootfs_type)
+    if ctx.attr.rootfs_type:
+        args.add("--set", "DEFROOTFSTYPE=\"%s\"" % ctx.attr.rootfs_type)
     for name, value in ctx.attr.substitutions.items():
         args.add("--set", "%s=%s" % (name, value))
     if ctx.attr.root_hash:
@@ -73,9 +74,8 @@ with it.
             allow_files = True,
         ),
         "rootfs_type": attr.string(
-            doc = "File system of the guest image.",
-            values = ["ext4", "erofs", "xfs"],
-            mandatory = True,
+            doc = "File system of the guest image; none if the guest is not on the node.",
+            values = ["", "ext4", "erofs", "xfs"],
         ),
         "shim": attr.string(doc = "Upstream's name of the configuration, such as qemu-tdx.", mandatory = True),
         "substitutions": attr.string_dict(doc = "Values of variables, with the TOML quotes that the template lacks."),
