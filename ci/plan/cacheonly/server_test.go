@@ -29,8 +29,7 @@ func start(t *testing.T, cache cacheonly.Cache) (*cacheonly.Server, *client.Clie
 	s.Register(server)
 	done := make(chan error)
 	go func() { done <- server.Serve(listener) }()
-	c, err := client.NewClient(t.Context(), "instance", client.DialParams{Service: listener.Addr().String(), NoSecurity: true},
-		client.RetryTransient(), client.StartupCapabilities(true))
+	c, err := client.NewClient(t.Context(), "instance", client.DialParams{Service: listener.Addr().String(), NoSecurity: true}, client.StartupCapabilities(true))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, c.Close())
