@@ -98,11 +98,16 @@ func TestRefusesToExecuteAndRemembers(t *testing.T) {
 	require.NoError(t, s.Err())
 }
 
+// away is a cache that cannot be reached.
+type away struct{ cacheonly.Nothing }
+
+func (away) GetActionResult(context.Context, *repb.GetActionResultRequest) (*repb.ActionResult, error) {
+	return nil, status.Error(codes.Unavailable, "connection refused")
+}
+
 func TestTellsABrokenCacheFromAMiss(t *testing.T) {
-	backend, stop := fakes.NewTestEnv(t)
-	s, c := start(t, backend.Client.GrpcClient)
-	stop()
+	s, c := start(t, away{})
 	_, err := c.GetActionResult(t.Context(), &repb.GetActionResultRequest{ActionDigest: digest.Empty.ToProto()})
-	require.Error(t, err)
-	require.Error(t, s.Err())
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.ErrorContains(t, s.Err(), "connection refused")
 }
