@@ -6,8 +6,6 @@
 package graph_test
 
 import (
-	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/tools/nested"
+	"github.com/kiln-build/kiln/tools/nested/nestedtest"
 )
 
 const (
@@ -25,7 +24,6 @@ const (
 
 func TestWhatAChangeExecutesAgain(t *testing.T) {
 	bazel := workspace(t)
-	t.Cleanup(func() { _ = bazel.Shutdown(context.Background()) })
 	// Everything of this build may come from the cache: it is what the outer
 	// Bazel has just built. It must all be here, for the builds without a cache.
 	require.NoError(t, bazel.Run(t.Context(), "build", "--remote_download_outputs=all", payload))
@@ -49,29 +47,14 @@ func TestWhatAChangeExecutesAgain(t *testing.T) {
 	})
 }
 
-// workspace gives Bazel on the workspace of the runfile MODULE.bazel. The output
-// base is kept between runs beside the one of the Bazel that runs this test,
-// since fetching everything anew would take minutes.
+// workspace gives Bazel on the workspace of the runfile MODULE.bazel.
 func workspace(t *testing.T) *nested.Bazel {
 	t.Helper()
 	module, err := runfiles.Rlocation("_main/MODULE.bazel")
 	require.NoError(t, err)
 	root, err := nested.WorkspaceOf(module)
 	require.NoError(t, err)
-	log, err := os.Create(filepath.Join(os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "bazel.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		log.Close()
-		if t.Failed() {
-			content, err := os.ReadFile(log.Name())
-			require.NoError(t, err)
-			t.Logf("what Bazel printed:\n%s", content)
-		}
-	})
-	// …/execroot/_main is where a test that is not sandboxed runs below.
-	base, _, found := strings.Cut(os.Getenv("TEST_SRCDIR"), "/execroot/")
-	require.True(t, found, "this test must run without a sandbox")
-	return &nested.Bazel{Workspace: root, OutputBase: base + "-graph", Log: log}
+	return nestedtest.Bazel(t, root)
 }
 
 // executed builds the payload without any cache but what is in the output base

@@ -1,0 +1,44 @@
+// Package nestedtest runs Bazel from within a test that Bazel started.
+package nestedtest
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kiln-build/kiln/tools/nested"
+)
+
+// Bazel gives Bazel on a workspace, for a test that is tagged "local" and
+// "exclusive". What it prints is shown if the test fails, and its server ends
+// with the test.
+//
+// The output base is kept between runs, beside the one of the Bazel that runs
+// the test, and all such tests share it: fetching everything anew takes minutes.
+func Bazel(t testing.TB, workspace string) *nested.Bazel {
+	t.Helper()
+	// A test that is not sandboxed runs below OUTPUT_BASE/execroot.
+	base, _, found := strings.Cut(os.Getenv("TEST_SRCDIR"), "/execroot/")
+	require.True(t, found, "this test must run without a sandbox: tag it local")
+	log, err := os.Create(filepath.Join(os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "bazel.log"))
+	require.NoError(t, err)
+	bazel := &nested.Bazel{Workspace: workspace, OutputBase: base + "-nested", Log: log}
+	t.Cleanup(func() {
+		// The test's own context has ended.
+		if err := bazel.Shutdown(context.Background()); err != nil {
+			t.Log(err)
+		}
+		require.NoError(t, log.Close())
+		if t.Failed() {
+			content, err := os.ReadFile(log.Name())
+			require.NoError(t, err)
+			t.Logf("what Bazel printed:\n%s", bytes.TrimSpace(content))
+		}
+	})
+	return bazel
+}
