@@ -32,8 +32,8 @@ const Tag = "platform"
 // Targets is the pattern below which those tests are.
 const Targets = "//tests/..."
 
-// component is the mnemonic of the action that makes a component.
-const component = "KataComponent"
+// ComponentMnemonic is the mnemonic of the action that makes a component.
+const ComponentMnemonic = "KataComponent"
 
 // Options say what to plan.
 type Options struct {
@@ -184,7 +184,7 @@ func (o Options) causes(ctx context.Context, tests []string, refused []cacheonly
 			continue
 		}
 		cause := Cause{Target: action.Target, Mnemonic: action.Mnemonic, Key: action.Digest}
-		if action.Mnemonic == component {
+		if action.Mnemonic == ComponentMnemonic {
 			components = append(components, cause)
 		} else {
 			others = append(others, cause)

@@ -132,12 +132,18 @@ func WorkspaceOf(runfile string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the workspace: %w", err)
 	}
-	for dir := filepath.Dir(real); ; dir = filepath.Dir(dir) {
+	return WorkspaceAbove(filepath.Dir(real))
+}
+
+// WorkspaceAbove gives the workspace that a folder lies in: the closest one, from
+// the folder itself upwards, with a MODULE.bazel.
+func WorkspaceAbove(folder string) (string, error) {
+	for dir := folder; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "MODULE.bazel")); err == nil {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("finding the workspace: no MODULE.bazel above %s", real)
+			return "", fmt.Errorf("finding the workspace: no MODULE.bazel in or above %s", folder)
 		}
 	}
 }

@@ -71,3 +71,15 @@ func allFiles(dir string) ([]string, error) {
 	})
 	return names, err
 }
+
+// RemoveAll removes a folder of Bazel's, in which folders may not be writable.
+func RemoveAll(dir string) error {
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			// What cannot be made writable cannot be removed, and that says so.
+			_ = os.Chmod(path, 0o755)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}

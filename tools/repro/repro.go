@@ -105,37 +105,9 @@ func Build(ctx context.Context, workspace, dir string, targets []string, log io.
 	if err := bazel.Run(ctx, "build", args...); err != nil {
 		return nil, err
 	}
-	files, err := outputs(events)
+	files, err := nested.OutputFiles(events)
 	if err != nil {
 		return nil, err
 	}
 	return Read(files)
-}
-
-// outputs gives the files of the default output groups, from Bazel's events; see
-// build_event_stream.proto.
-func outputs(events string) ([]string, error) {
-	f, err := os.Open(events)
-	if err != nil {
-		return nil, fmt.Errorf("reading what was built: %w", err)
-	}
-	defer f.Close()
-	var files []string
-	for decoder := json.NewDecoder(f); ; {
-		var event struct {
-			NamedSetOfFiles struct {
-				Files []struct {
-					URI string `json:"uri"`
-				} `json:"files"`
-			} `json:"namedSetOfFiles"`
-		}
-		if err := decoder.Decode(&event); err == io.EOF {
-			return files, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("reading what was built: %w", err)
-		}
-		for _, file := range event.NamedSetOfFiles.Files {
-			files = append(files, strings.TrimPrefix(file.URI, "file://"))
-		}
-	}
 }

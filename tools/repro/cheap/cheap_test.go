@@ -36,15 +36,7 @@ func TestSameBytesElsewhere(t *testing.T) {
 	require.NoError(t, err)
 	dir, err := os.MkdirTemp("", "kiln-repro-")
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		_ = filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				_ = os.Chmod(path, 0o755)
-			}
-			return nil
-		})
-		require.NoError(t, os.RemoveAll(dir))
-	})
+	t.Cleanup(func() { require.NoError(t, nested.RemoveAll(dir)) })
 	second, err := repro.Build(t.Context(), workspace, filepath.Join(dir, "elsewhere"), strings.Fields(os.Getenv("TARGETS")), os.Stderr)
 	require.NoError(t, err)
 	require.Empty(t, repro.Compare(first, second))

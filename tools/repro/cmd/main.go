@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-build/kiln/tools/exitcode"
+	"github.com/kiln-build/kiln/tools/nested"
 	"github.com/kiln-build/kiln/tools/repro"
 )
 
@@ -66,7 +67,7 @@ func run(ctx context.Context, dir string, targets []string, asJSON bool, out io.
 	if err != nil {
 		return fmt.Errorf("making a folder to build in: %w", err)
 	}
-	defer func() { err = errors.Join(err, removeAll(work)) }()
+	defer func() { err = errors.Join(err, nested.RemoveAll(work)) }()
 	var builds [2]repro.Digests
 	for i, name := range []string{"first", "second/in/a/deeper/folder"} {
 		fmt.Fprintf(os.Stderr, "repro: build %d of 2, in %s\n", i+1, filepath.Join(work, name))
@@ -109,15 +110,4 @@ func print(out io.Writer, digests repro.Digests, differences []repro.Difference,
 		}
 	}
 	return table.Flush()
-}
-
-// removeAll also removes folders that Bazel made unwritable.
-func removeAll(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			return os.Chmod(path, 0o755)
-		}
-		return err
-	})
-	return errors.Join(err, os.RemoveAll(dir))
 }

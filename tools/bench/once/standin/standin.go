@@ -1,0 +1,151 @@
+// Package standin makes a workspace whose components take long and weigh much,
+// and need nothing else: a graph of the shape of the real one, for measuring
+// how often each component is made when memory is too short for the real ones.
+package standin
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/kiln-build/kiln/tools/atomicfile"
+)
+
+// Component is one stand-in: what it is made from, and what it costs.
+type Component struct {
+	Name string
+	// Deps are names of other components.
+	Deps []string
+	// Time is how long making it takes.
+	Time time.Duration
+	// Bytes is the size of its layer.
+	Bytes int64
+}
+
+// Components gives the stack's: names and dependencies are the real ones,
+// times and sizes are the real ones scaled down, to half a minute for the
+// kernel.
+func Components() []Component {
+	const megabyte = 1 << 20
+	return []Component{
+		{Name: "kernel", Time: 30 * time.Second, Bytes: 10 * megabyte},
+		{Name: "qemu", Time: 20 * time.Second, Bytes: 4 * megabyte},
+		{Name: "ovmf-tdx", Time: 15 * time.Second, Bytes: megabyte / 2},
+		{Name: "shim-v2-go", Time: 10 * time.Second, Bytes: 27 * megabyte},
+		{Name: "rootfs-image-confidential", Time: 5 * time.Second, Bytes: 20 * megabyte},
+		{Name: "runtimeconfig", Deps: []string{"rootfs-image-confidential"}, Time: time.Second, Bytes: 10 << 10},
+		{Name: "kata-deploy", Time: time.Second, Bytes: megabyte},
+	}
+}
+
+// Make does what a stand-in's action does: it takes its time, and writes as
+// many bytes as a layer has. They depend on the name alone, and no more
+// compress than a layer does.
+func Make(ctx context.Context, c Component, out string) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(c.Time):
+	}
+	f, err := atomicfile.Create(out, 0o644)
+	if err != nil {
+		return fmt.Errorf("making stand-in %s: %w", c.Name, err)
+	}
+	defer f.Abort()
+	var seed [32]byte
+	copy(seed[:], c.Name)
+	random := rand.NewChaCha8(seed)
+	w := bufio.NewWriter(f)
+	block := make([]byte, 4096)
+	for left := c.Bytes; left > 0; left -= int64(len(block)) {
+		block = block[:min(left, int64(len(block)))]
+		_, _ = random.Read(block) // never fails
+		if _, err := w.Write(block); err != nil {
+			return fmt.Errorf("making stand-in %s: %w", c.Name, err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("making stand-in %s: %w", c.Name, err)
+	}
+	if err := f.Commit(); err != nil {
+		return fmt.Errorf("making stand-in %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// Target is the pattern of all components of the workspace.
+const Target = "//:all"
+
+const rules = `"""Components that only cost time and bytes."""
+
+def _impl(ctx):
+    out = ctx.actions.declare_file(ctx.label.name + ".layer")
+    args = ctx.actions.args()
+    args.add("stand-in")
+    args.add("--name", ctx.label.name)
+    args.add("--time", ctx.attr.time)
+    args.add("--bytes", ctx.attr.bytes)
+    args.add("--out", out)
+    ctx.actions.run(
+        executable = ctx.file.tool,
+        arguments = [args],
+        inputs = depset(ctx.files.deps),
+        outputs = [out],
+        mnemonic = "KataComponent",
+        progress_message = "Making stand-in %{label}",
+    )
+    return [DefaultInfo(files = depset([out]))]
+
+stand_in = rule(
+    implementation = _impl,
+    doc = "One stand-in.",
+    attrs = {
+        "bytes": attr.int(doc = "Size of the layer."),
+        "deps": attr.label_list(doc = "Other components that it is made from."),
+        "time": attr.string(doc = "How long it takes, as Go writes durations."),
+        "tool": attr.label(doc = "The program that makes it.", default = "//:tool", allow_single_file = True),
+    },
+)
+`
+
+// Write writes the workspace to dir. Tool is the program whose sub-command
+// stand-in calls Make.
+func Write(dir, tool string, components []Component) error {
+	var build strings.Builder
+	build.WriteString("load(\":rules.bzl\", \"stand_in\")\n\nexports_files([\"tool\"])\n")
+	for _, c := range components {
+		fmt.Fprintf(&build, "\nstand_in(\n    name = %q,\n    bytes = %d,\n    time = %q,\n", c.Name, c.Bytes, c.Time)
+		if len(c.Deps) > 0 {
+			build.WriteString("    deps = [\n")
+			for _, dep := range c.Deps {
+				fmt.Fprintf(&build, "        %q,\n", ":"+dep)
+			}
+			build.WriteString("    ],\n")
+		}
+		build.WriteString(")\n")
+	}
+	program, err := os.ReadFile(tool)
+	if err != nil {
+		return fmt.Errorf("writing the workspace of stand-ins: %w", err)
+	}
+	for _, file := range []struct {
+		name    string
+		content []byte
+		mode    os.FileMode
+	}{
+		{"MODULE.bazel", []byte("module(name = \"standin\")\n"), 0o644},
+		{"rules.bzl", []byte(rules), 0o644},
+		{"BUILD.bazel", []byte(build.String()), 0o644},
+		{"tool", program, 0o755},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file.name), file.content, file.mode); err != nil {
+			return fmt.Errorf("writing the workspace of stand-ins: %w", err)
+		}
+	}
+	return nil
+}
