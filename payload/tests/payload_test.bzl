@@ -144,6 +144,20 @@ def payload_test_suite(name):
             target_under_test = ":fake",
             value = value,
         )
+    payload_image(
+        name = "guestless",
+        testonly = True,
+        components = [":installer", ":config"],
+        expected = ["runtimeconfig", "kata-deploy"],
+        platform = "fake",
+        tags = ["manual"],
+    )
+    argument_test(
+        name = "no_agent_argument_test",
+        flag = "--agent",
+        target_under_test = ":guestless",
+        value = "none",
+    )
     registry_argument_test(
         name = "registry_argument_test",
         flag = "--registry",

@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "platform_components", "resolve", "validate")
+load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "WITHOUT_GUEST", "has_guest", "platform_components", "resolve", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -36,6 +36,21 @@ def _tdx_impl(ctx):
     return unittest.end(env)
 
 tdx_test = unittest.make(_tdx_impl)
+
+def _remote_impl(ctx):
+    """Peer pods boot nothing on the node: no component of a guest, and all others do."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, [
+        "//stack/shim:shim-v2-go",
+        "//stack/runtimeconfig:remote",
+        "//deploy:kata-deploy",
+    ], platform_components("remote"))
+    asserts.equals(env, ["remote"], [name for name in PLATFORMS if not has_guest(name)])
+    for name in WITHOUT_GUEST:
+        asserts.true(env, name in RUNTIME_CLASSES, name)
+    return unittest.end(env)
+
+remote_test = unittest.make(_remote_impl)
 
 def _resolve_impl(ctx):
     env = unittest.begin(ctx)
@@ -78,6 +93,7 @@ def platforms_test_suite(name):
         name,
         table_is_sound_test,
         tdx_test,
+        remote_test,
         resolve_test,
         errors_test,
     )
