@@ -6,7 +6,9 @@ package standin
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -44,9 +46,16 @@ func Components() []Component {
 }
 
 // Make does what a stand-in's action does: it takes its time, and writes as
-// many bytes as a layer has. They depend on the name alone, and no more
-// compress than a layer does.
-func Make(ctx context.Context, c Component, out string) error {
+// many bytes as a layer has. They depend on the name and on the content of what
+// it is made from, and no more compress than a layer does.
+func Make(ctx context.Context, c Component, from []string, out string) error {
+	sum := sha256.New()
+	fmt.Fprintln(sum, c.Name)
+	for _, name := range from {
+		if err := hash(sum, name); err != nil {
+			return fmt.Errorf("making stand-in %s: %w", c.Name, err)
+		}
+	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -57,9 +66,7 @@ func Make(ctx context.Context, c Component, out string) error {
 		return fmt.Errorf("making stand-in %s: %w", c.Name, err)
 	}
 	defer f.Abort()
-	var seed [32]byte
-	copy(seed[:], c.Name)
-	random := rand.NewChaCha8(seed)
+	random := rand.NewChaCha8([32]byte(sum.Sum(nil)))
 	w := bufio.NewWriter(f)
 	block := make([]byte, 4096)
 	for left := c.Bytes; left > 0; left -= int64(len(block)) {
@@ -78,6 +85,16 @@ func Make(ctx context.Context, c Component, out string) error {
 	return nil
 }
 
+func hash(into io.Writer, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(into, f)
+	return err
+}
+
 // Target is the pattern of all components of the workspace.
 const Target = "//:all"
 
@@ -86,10 +103,10 @@ const rules = `"""Components that only cost time and bytes."""
 def _impl(ctx):
     out = ctx.actions.declare_file(ctx.label.name + ".layer")
     args = ctx.actions.args()
-    args.add("stand-in")
     args.add("--name", ctx.label.name)
     args.add("--time", ctx.attr.time)
     args.add("--bytes", ctx.attr.bytes)
+    args.add_all(ctx.files.deps, before_each = "--from")
     args.add("--out", out)
     ctx.actions.run(
         executable = ctx.file.tool,
@@ -113,8 +130,8 @@ stand_in = rule(
 )
 `
 
-// Write writes the workspace to dir. Tool is the program whose sub-command
-// stand-in calls Make.
+// Write writes the workspace to dir. Tool is the program that calls Make: that
+// of the folder cmd.
 func Write(dir, tool string, components []Component) error {
 	var build strings.Builder
 	build.WriteString("load(\":rules.bzl\", \"stand_in\")\n\nexports_files([\"tool\"])\n")
