@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kiln-build/kiln/payload/publish"
+	"github.com/kiln-build/kiln/tools/humanize"
 )
 
 // progress tells on a terminal or in a log what takes long, one line at a
@@ -46,25 +47,10 @@ func (p *progress) event(e publish.Event) {
 	switch {
 	case silent:
 	case e.Done:
-		p.printf("uploaded %s, %s", e.Component, size(e.Size))
+		p.printf("uploaded %s, %s", e.Component, humanize.Bytes(e.Size))
 	case e.Sent > 0:
-		p.printf("uploading %s, %s of %s", e.Component, size(e.Sent), size(e.Size))
+		p.printf("uploading %s, %s of %s", e.Component, humanize.Bytes(e.Sent), humanize.Bytes(e.Size))
 	default:
-		p.printf("uploading %s, %s", e.Component, size(e.Size))
+		p.printf("uploading %s, %s", e.Component, humanize.Bytes(e.Size))
 	}
-}
-
-// size writes bytes for people.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f := float64(n)
-	for _, unit := range []string{"KiB", "MiB", "GiB"} {
-		f /= 1024
-		if f < 1024 {
-			return fmt.Sprintf("%.1f %s", f, unit)
-		}
-	}
-	return fmt.Sprintf("%.1f TiB", f/1024)
 }

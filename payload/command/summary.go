@@ -20,6 +20,7 @@ import (
 	"github.com/kiln-build/kiln/payload/receipt"
 	"github.com/kiln-build/kiln/tools/component/metadata"
 	"github.com/kiln-build/kiln/tools/exitcode"
+	"github.com/kiln-build/kiln/tools/humanize"
 )
 
 // summary is what publish and inspect print.
@@ -187,7 +188,7 @@ func (s *summary) text(out io.Writer) error {
 	row := func(cells ...string) { fmt.Fprintln(w, strings.Join(cells, "\t")) }
 	row(header...)
 	for _, c := range s.Components {
-		cells := []string{c.Name, c.Version, size(c.Size)}
+		cells := []string{c.Name, c.Version, humanize.Bytes(c.Size)}
 		if hasBuild {
 			cells = append(cells, c.Build)
 		}
@@ -212,7 +213,7 @@ func (s *summary) text(out io.Writer) error {
 	if s.ReceiptPath != "" {
 		row("receipt", s.ReceiptPath)
 	}
-	row("inside", fmt.Sprintf("%d components, %d files, %d symlinks, %s packed", len(s.Components), s.Files, s.Symlinks, size(s.Size)))
+	row("inside", fmt.Sprintf("%d components, %d files, %d symlinks, %s packed", len(s.Components), s.Files, s.Symlinks, humanize.Bytes(s.Size)))
 	row("runtime class", strings.Join(s.RuntimeClasses, " "))
 	row("agent", s.Receipt.Agent)
 	row("inputs", s.Receipt.Inputs)
@@ -220,7 +221,7 @@ func (s *summary) text(out io.Writer) error {
 		if r.Nothing() {
 			row("uploaded", "nothing: the registry has all of it")
 		} else {
-			row("uploaded", fmt.Sprintf("%d blobs, %s; %d manifests", r.UploadedBlobs, size(r.UploadedBytes), r.UploadedManifests))
+			row("uploaded", fmt.Sprintf("%d blobs, %s; %d manifests", r.UploadedBlobs, humanize.Bytes(r.UploadedBytes), r.UploadedManifests))
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -24,6 +24,9 @@ const (
 	// LocalIO means that this machine could not store or read a file,
 	// most often because a disk is full.
 	LocalIO = 5
+	// NotCached means that actions were executed whose results a cache
+	// should have had. `kiln audit --expect-cached` ends with it.
+	NotCached = 6
 )
 
 type coded struct {
