@@ -13,6 +13,7 @@ import (
 	"github.com/bazelbuild/rules_go/go/runfiles"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kiln-build/kiln/tools/execlog"
 	"github.com/kiln-build/kiln/tools/nested"
 	"github.com/kiln-build/kiln/tools/nested/nestedtest"
 )
@@ -59,20 +60,20 @@ func workspace(t *testing.T) *nested.Bazel {
 
 // executed builds the payload without any cache but what is in the output base
 // already, and gives the actions that ran.
-func executed(t *testing.T, bazel *nested.Bazel, args ...string) []nested.Spawn {
+func executed(t *testing.T, bazel *nested.Bazel, args ...string) []*execlog.Spawn {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "execution.json")
 	args = append(args, "--disk_cache=", "--remote_cache=", "--execution_log_json_file="+log, payload)
 	require.NoError(t, bazel.Run(t.Context(), "build", args...))
-	spawns, err := nested.ReadExecutionLog(log)
+	read, err := execlog.ReadFile(t.Context(), log)
 	require.NoError(t, err)
-	for _, s := range spawns {
+	for _, s := range read.Spawns {
 		require.False(t, s.CacheHit, "%s came from a cache (%s), though there should be none", s, s.Runner)
 	}
-	return spawns
+	return read.Spawns
 }
 
-func requireOnce(t *testing.T, spawns []nested.Spawn, want string) {
+func requireOnce(t *testing.T, spawns []*execlog.Spawn, want string) {
 	t.Helper()
 	n := 0
 	for _, s := range spawns {
@@ -83,23 +84,23 @@ func requireOnce(t *testing.T, spawns []nested.Spawn, want string) {
 	require.Equal(t, 1, n, "%s must have been executed once; executed were %v", want, spawns)
 }
 
-func requireOnly(t *testing.T, spawns []nested.Spawn, prefixes []string) {
+func requireOnly(t *testing.T, spawns []*execlog.Spawn, prefixes []string) {
 	t.Helper()
 	for _, s := range spawns {
 		allowed := false
 		for _, prefix := range prefixes {
-			allowed = allowed || strings.HasPrefix(strings.TrimPrefix(s.TargetLabel, "@@"), prefix)
+			allowed = allowed || strings.HasPrefix(s.Target, prefix)
 		}
 		require.True(t, allowed, "%s was executed again, which the change is no reason for", s)
 	}
 }
 
-func requireComponents(t *testing.T, spawns []nested.Spawn, want ...string) {
+func requireComponents(t *testing.T, spawns []*execlog.Spawn, want ...string) {
 	t.Helper()
 	var got []string
 	for _, s := range spawns {
 		if s.Mnemonic == "KataComponent" {
-			got = append(got, s.TargetLabel)
+			got = append(got, s.Target)
 		}
 	}
 	require.ElementsMatch(t, want, got)

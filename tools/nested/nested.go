@@ -4,8 +4,6 @@ package nested
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -94,36 +92,6 @@ func environment(all []string) []string {
 
 // Shutdown ends the server that Run started, if there is one.
 func (b *Bazel) Shutdown(ctx context.Context) error { return b.Run(ctx, "shutdown") }
-
-// A Spawn is one entry of Bazel's execution log: one action that ran, or whose
-// result came from a cache.
-type Spawn struct {
-	Mnemonic    string `json:"mnemonic"`
-	TargetLabel string `json:"targetLabel"`
-	CacheHit    bool   `json:"cacheHit"`
-	Runner      string `json:"runner"`
-}
-
-func (s Spawn) String() string { return s.Mnemonic + " " + s.TargetLabel }
-
-// ReadExecutionLog reads what --execution_log_json_file wrote.
-func ReadExecutionLog(path string) ([]Spawn, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening the execution log: %w", err)
-	}
-	defer f.Close()
-	var spawns []Spawn
-	for decoder := json.NewDecoder(f); ; {
-		var s Spawn
-		if err := decoder.Decode(&s); errors.Is(err, io.EOF) {
-			return spawns, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("reading the execution log %s: %w", path, err)
-		}
-		spawns = append(spawns, s)
-	}
-}
 
 // WorkspaceOf gives the workspace that a file of it, seen through the links of a
 // runfiles tree, lies in: the closest folder above with a MODULE.bazel.

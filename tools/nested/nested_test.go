@@ -12,29 +12,6 @@ import (
 	"github.com/kiln-build/kiln/tools/nested"
 )
 
-func TestReadExecutionLog(t *testing.T) {
-	log := filepath.Join(t.TempDir(), "log.json")
-	require.NoError(t, os.WriteFile(log, []byte(`{
-  "mnemonic": "KataComponent", "targetLabel": "//stack/kernel:kernel", "runner": "linux-sandbox", "cacheHit": false,
-  "inputs": []
-}{
-  "mnemonic": "GoCompilePkg", "targetLabel": "//a:a", "runner": "disk cache hit", "cacheHit": true
-}`), 0o644))
-	spawns, err := nested.ReadExecutionLog(log)
-	require.NoError(t, err)
-	require.Equal(t, []nested.Spawn{
-		{Mnemonic: "KataComponent", TargetLabel: "//stack/kernel:kernel", Runner: "linux-sandbox"},
-		{Mnemonic: "GoCompilePkg", TargetLabel: "//a:a", Runner: "disk cache hit", CacheHit: true},
-	}, spawns)
-}
-
-func TestReadExecutionLogCutShort(t *testing.T) {
-	log := filepath.Join(t.TempDir(), "log.json")
-	require.NoError(t, os.WriteFile(log, []byte(`{"mnemonic": "Kata`), 0o644))
-	_, err := nested.ReadExecutionLog(log)
-	require.ErrorContains(t, err, "reading the execution log "+log)
-}
-
 func TestRunPassesStartupOptionsFirst(t *testing.T) {
 	dir := t.TempDir()
 	fake := filepath.Join(dir, "bazel")
