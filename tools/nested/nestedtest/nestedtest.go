@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,9 +24,25 @@ func Bazel(t testing.TB, workspace string) *nested.Bazel {
 	// A test that is not sandboxed runs below OUTPUT_BASE/execroot.
 	base, _, found := strings.Cut(os.Getenv("TEST_SRCDIR"), "/execroot/")
 	require.True(t, found, "this test must run without a sandbox: tag it local")
-	log, err := os.Create(filepath.Join(os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "bazel.log"))
+	return newBazel(t, workspace, base+"-nested")
+}
+
+// Fresh gives Bazel with an output base of its own that is gone after the test, as
+// a job of a CI has.
+func Fresh(t testing.TB, workspace string) *nested.Bazel {
+	t.Helper()
+	base, err := os.MkdirTemp("", "kiln-nested-")
 	require.NoError(t, err)
-	bazel := &nested.Bazel{Workspace: workspace, OutputBase: base + "-nested", Log: log}
+	// Cleaned up last: the server must have ended by then.
+	t.Cleanup(func() { require.NoError(t, nested.RemoveAll(base)) })
+	return newBazel(t, workspace, base)
+}
+
+func newBazel(t testing.TB, workspace, outputBase string) *nested.Bazel {
+	t.Helper()
+	log, err := os.CreateTemp(os.Getenv("TEST_UNDECLARED_OUTPUTS_DIR"), "bazel-*.log")
+	require.NoError(t, err)
+	bazel := &nested.Bazel{Workspace: workspace, OutputBase: outputBase, Log: log}
 	t.Cleanup(func() {
 		// The test's own context has ended.
 		if err := bazel.Shutdown(context.Background()); err != nil {

@@ -4,8 +4,10 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +42,8 @@ type Run struct {
 	Options []string
 	// Endpoint is where the cache and the scheduler are, host:port.
 	Endpoint string
+	// Read makes digests of output files.
+	Read func(files []string) (map[string]string, error)
 	// Dir is where each client has its output base. It is emptied of them.
 	Dir string
 }
@@ -53,8 +57,9 @@ type Result struct {
 	// Time is how long the build took, without starting Bazel and fetching
 	// what the build needs.
 	Time time.Duration
-	// Files are the outputs of the targets, as the build events name them.
-	Files []string
+	// Digests are those of what it got: r.Read makes them of the outputs of
+	// the targets.
+	Digests map[string]string
 }
 
 // Do runs the clients. Each first fetches and analyses, and builds when all of
@@ -127,11 +132,13 @@ func (r Run) one(ctx context.Context, i int, ready func(), start <-chan struct{}
 	}
 	result.Time = time.Since(began)
 	result.Down, result.Up = passed.Down(), passed.Up()
-	result.Files, err = nested.OutputFiles(events)
+	files, err := nested.OutputFiles(events)
 	if err != nil {
 		return Result{}, err
 	}
-	return result, nil
+	// Before the output base goes.
+	result.Digests, err = r.Read(files)
+	return result, err
 }
 
 // options are those that the mode makes.
@@ -144,10 +151,36 @@ func (r Run) options(address string) []string {
 	}
 	switch r.Mode {
 	case Engine:
-		return append(options, "--remote_executor=grpc://"+address, "--spawn_strategy=remote")
+		return append(options, "--remote_executor=grpc://"+address, "--spawn_strategy=remote,sandboxed")
 	default:
 		return append(options, "--remote_executor=", "--remote_upload_local_results", "--spawn_strategy=sandboxed")
 	}
+}
+
+// Digests gives the digests of files by their names.
+func Digests(files []string) (map[string]string, error) {
+	digests := map[string]string{}
+	for _, name := range files {
+		sum, err := digestOf(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading what was built: %w", err)
+		}
+		digests[filepath.Base(name)] = sum
+	}
+	return digests, nil
+}
+
+func digestOf(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("sha256:%x", sum.Sum(nil)), nil
 }
 
 // withTail adds the end of what Bazel printed to an error.
