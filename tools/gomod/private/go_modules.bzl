@@ -63,6 +63,19 @@ def _list_modules(rctx, env, modules):
         found[path] = struct(version = version, dir = dir)
     return found
 
+def _is_left_out(rctx, name):
+    """Says whether `go mod vendor` took a file for of no use to the programs.
+
+    It leaves out tests, and packages that nothing imports. Patches that a
+    module carries were made for all of another module.
+    """
+    file = rctx.path(name)
+    if file.exists:
+        return False
+    if name.endswith("_test.go") or not file.dirname.exists:
+        return True
+    return not [other for other in file.dirname.readdir() if other.basename.endswith(".go")]
+
 def _patch(rctx, patches, modules):
     for index, step in enumerate(patches):
         texts = [(_name(label), rctx.read(label)) for label in step.files]
@@ -70,7 +83,7 @@ def _patch(rctx, patches, modules):
             path, _, file = name.partition("//")
             texts.append((name, rctx.read(modules[path].dir + "/" + file, watch = "no")))
         for name, text in texts:
-            moved = relocate(text, "tree/vendor/" + step.module, step.strip, name)
+            moved = relocate(text, "tree/vendor/" + step.module, step.strip, name, absent = lambda file: _is_left_out(rctx, file))
             if moved.error:
                 fail(moved.error)
             local = "patches/%d-%s" % (index, name.replace(":", "/").split("/")[-1])

@@ -15,7 +15,7 @@ def _length(span):
     parts = span[1:].split(",")
     return int(parts[1]) if len(parts) == 2 else 1
 
-def relocate(patch, directory, strip, file):
+def relocate(patch, directory, strip, file, absent = None):
     """Rewrites a patch's file names so that it applies from elsewhere.
 
     Args:
@@ -23,6 +23,9 @@ def relocate(patch, directory, strip, file):
       directory: where its root lies, relative to where it will be applied.
       strip: how many leading components its file names have too many.
       file: what to call the patch in errors.
+      absent: a function that says of a file, in the form
+        `<directory>/<name>`, whether it is left out of the tree on purpose.
+        What the patch changes in such a file is left out as well.
 
     Returns:
       A struct of `text` and `error`, of which one is None. The text holds
@@ -30,7 +33,8 @@ def relocate(patch, directory, strip, file):
     """
     out = []
     old_left, new_left = 0, 0
-    hunks = 0
+    hunks, left_out = 0, 0
+    skip = False
     for line in patch.removesuffix("\n").split("\n"):
         if old_left > 0 or new_left > 0:
             # Inside a hunk a line may well look like a file name.
@@ -41,25 +45,36 @@ def relocate(patch, directory, strip, file):
             elif not line.startswith("\\"):
                 old_left -= 1
                 new_left -= 1
-            out.append(line)
+            if not skip:
+                out.append(line)
         elif line.startswith("--- ") or line.startswith("+++ "):
             name, error = _strip(line[4:], strip, file)
             if error:
                 return struct(text = None, error = error)
             if name != "/dev/null":
                 name = directory + "/" + name
-            out.append(line[:4] + name)
+
+            # The first of the two names is the file as it is in the tree.
+            if line.startswith("--- "):
+                skip = bool(absent) and name != "/dev/null" and absent(name)
+            if not skip:
+                out.append(line[:4] + name)
         elif line.startswith("@@ "):
             spans = line.split(" ")
             if len(spans) < 4:
                 return struct(text = None, error = "%s: malformed hunk header: %s" % (file, line))
             old_left, new_left = _length(spans[1]), _length(spans[2])
-            hunks += 1
-            out.append(line)
-        elif line.startswith("\\"):
+            if skip:
+                left_out += 1
+            else:
+                hunks += 1
+                out.append(line)
+        elif line.startswith("\\") and not skip:
             out.append(line)
     if old_left > 0 or new_left > 0:
         return struct(text = None, error = "%s: the last hunk is cut short" % file)
+    if not hunks and left_out:
+        return struct(text = None, error = "%s: nothing of what it changes is used by a program" % file)
     if not hunks:
         return struct(text = None, error = "%s: there is no hunk in it; is it a unified diff?" % file)
     return struct(text = "\n".join(out) + "\n", error = None)

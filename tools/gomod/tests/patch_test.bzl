@@ -52,6 +52,13 @@ def _relocate_impl(ctx):
     # Patches for Bazel's own module_override are often written for -p0.
     moved = relocate("--- x.go\n+++ x.go\n@@ -1 +1 @@\n-a\n+b\n", "vendor/m", 0, "a.patch")
     asserts.equals(env, "--- vendor/m/x.go\n+++ vendor/m/x.go\n@@ -1 +1 @@\n-a\n+b\n", moved.text)
+
+    # Parts for files that are not there on purpose are left out, and only those.
+    moved = relocate(_PATCH, "vendor/m", 1, "a.patch", absent = lambda name: name == "vendor/m/x/y.go")
+    asserts.equals(env, None, moved.error)
+    asserts.equals(env, _WANT[_WANT.index("--- /dev/null"):], moved.text)
+    moved = relocate(_PATCH, "vendor/m", 1, "a.patch", absent = lambda name: name == "vendor/m/new.go")
+    asserts.equals(env, _WANT, moved.text)
     return unittest.end(env)
 
 relocate_test = unittest.make(_relocate_impl)
@@ -67,6 +74,8 @@ def _errors_impl(ctx):
         moved = relocate(patch, "vendor/m", 1, "a.patch")
         asserts.equals(env, want, moved.error)
         asserts.equals(env, None, moved.text)
+    moved = relocate("--- x.go\n+++ x.go\n@@ -1 +1 @@\n-a\n+b\n", "vendor/m", 0, "a.patch", absent = lambda _: True)
+    asserts.equals(env, "a.patch: nothing of what it changes is used by a program", moved.error)
     return unittest.end(env)
 
 errors_test = unittest.make(_errors_impl)
