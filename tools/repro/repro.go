@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -90,10 +91,19 @@ func Read(files []string) (Digests, error) {
 	return digests, nil
 }
 
-// Build copies the workspace to dir and builds the targets there, from nothing:
-// with an output base of its own, without a disk cache and without a remote one.
+// Everything is built from nothing, without a disk cache and without a remote one.
 // Only what is fetched by checksum may come from a cache.
-func Build(ctx context.Context, workspace, dir string, targets []string, log io.Writer) (Digests, error) {
+func Everything() []string { return []string{"--disk_cache=", "--remote_cache="} }
+
+// Components is for a build in which all that describes or makes a component is
+// done again, with programs that may come from the cache.
+func Components() []string {
+	return []string{"--modify_execution_info=^(KataComponent|RuntimeConfiguration|DebianRoot|PayloadManifest)$=+no-cache"}
+}
+
+// Build copies the workspace to dir and builds the targets there, with an output
+// base of its own. Options say what is built again: Everything or Components.
+func Build(ctx context.Context, workspace, dir string, options, targets []string, log io.Writer) (Digests, error) {
 	copied := filepath.Join(dir, "workspace")
 	if err := nested.CopyWorkspace(ctx, workspace, copied); err != nil {
 		return nil, err
@@ -101,7 +111,7 @@ func Build(ctx context.Context, workspace, dir string, targets []string, log io.
 	bazel := &nested.Bazel{Workspace: copied, OutputBase: filepath.Join(dir, "output_base"), Log: log}
 	defer func() { _ = bazel.Shutdown(context.WithoutCancel(ctx)) }()
 	events := filepath.Join(dir, "events.json")
-	args := append([]string{"--disk_cache=", "--remote_cache=", "--build_event_json_file=" + events}, targets...)
+	args := slices.Concat(options, []string{"--build_event_json_file=" + events}, targets)
 	if err := bazel.Run(ctx, "build", args...); err != nil {
 		return nil, err
 	}

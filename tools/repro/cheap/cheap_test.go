@@ -1,9 +1,9 @@
 //go:build bazel
 
 // The test of this package builds components a second time: elsewhere, with
-// nothing cached, and compares them with what the outer Bazel built. It takes the
-// components that are made in a minute; the others are compared by
-// //tools/repro/cmd.
+// programs of the outer Bazel but none of its results, and compares them with what
+// that one built. It takes the components that are made in a minute; all others,
+// with nothing cached at all, are compared by //tools/repro/cmd.
 package cheap_test
 
 import (
@@ -37,7 +37,7 @@ func TestSameBytesElsewhere(t *testing.T) {
 	dir, err := os.MkdirTemp("", "kiln-repro-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, nested.RemoveAll(dir)) })
-	second, err := repro.Build(t.Context(), workspace, filepath.Join(dir, "elsewhere"), strings.Fields(os.Getenv("TARGETS")), os.Stderr)
+	second, err := repro.Build(t.Context(), workspace, filepath.Join(dir, "elsewhere"), repro.Components(), strings.Fields(os.Getenv("TARGETS")), os.Stderr)
 	require.NoError(t, err)
 	require.Empty(t, repro.Compare(first, second))
 }

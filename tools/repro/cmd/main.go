@@ -71,7 +71,7 @@ func run(ctx context.Context, dir string, targets []string, asJSON bool, out io.
 	var builds [2]repro.Digests
 	for i, name := range []string{"first", "second/in/a/deeper/folder"} {
 		fmt.Fprintf(os.Stderr, "repro: build %d of 2, in %s\n", i+1, filepath.Join(work, name))
-		if builds[i], err = repro.Build(ctx, workspace, filepath.Join(work, name), targets, os.Stderr); err != nil {
+		if builds[i], err = repro.Build(ctx, workspace, filepath.Join(work, name), repro.Everything(), targets, os.Stderr); err != nil {
 			return err
 		}
 	}
