@@ -30,6 +30,8 @@ type Bazel struct {
 	// Output, if it is not nil, receives the results of queries in place of
 	// Log.
 	Output io.Writer
+	// Env is added to the environment of this process.
+	Env []string
 }
 
 // Command gives the command line of Bazel up to and including its startup
@@ -65,7 +67,7 @@ func (b *Bazel) Run(ctx context.Context, command string, args ...string) error {
 	if b.Output != nil {
 		cmd.Stdout = b.Output
 	}
-	cmd.Env = environment(os.Environ())
+	cmd.Env = append(environment(os.Environ()), b.Env...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 30 * time.Second
 	if err := cmd.Run(); err != nil {

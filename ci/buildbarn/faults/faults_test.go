@@ -1,0 +1,392 @@
+//go:build bazel
+
+// The tests of this package do to a real engine, while a real Bazel builds with
+// it, what happens to engines: it goes away, workers die, what is stored is lost
+// or damaged, the disk is full, clocks are wrong. Every build must succeed, and
+// make what a build without an engine makes.
+//
+// Bazel has the flags of --config=remote, as users have. What it builds are
+// stand-ins for components, which only cost time and bytes.
+package faults_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bazelbuild/rules_go/go/runfiles"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kiln-build/kiln/ci/buildbarn/enginetest"
+	"github.com/kiln-build/kiln/tools/bench/once/standin"
+	"github.com/kiln-build/kiln/tools/execlog"
+	"github.com/kiln-build/kiln/tools/layer"
+	"github.com/kiln-build/kiln/tools/nested"
+	"github.com/kiln-build/kiln/tools/nested/nestedtest"
+)
+
+// limit is how long a build may take, whatever happens to it: no time-out of
+// cache.bazelrc is longer, and the build itself takes seconds.
+const limit = 4 * time.Minute
+
+// components are enough to have something in flight, something made before it,
+// and something that needs what was made before.
+func components() []standin.Component {
+	return []standin.Component{
+		{Name: "kernel", Time: 12 * time.Second, Bytes: 4 << 20},
+		{Name: "rootfs", Time: time.Second, Bytes: 8 << 20},
+		{Name: "runtimeconfig", Deps: []string{"rootfs", "kernel"}, Time: time.Second, Bytes: 10 << 10},
+		{Name: "kata-deploy", Deps: []string{"rootfs"}, Time: time.Second, Bytes: 1 << 20},
+	}
+}
+
+// workspace writes the stand-ins, with the flags of the repository.
+func workspace(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	tool, err := runfiles.Rlocation(os.Getenv("STANDIN"))
+	require.NoError(t, err)
+	require.NoError(t, standin.Write(dir, tool, components()))
+	flags, err := runfiles.Rlocation(os.Getenv("FLAGS"))
+	require.NoError(t, err)
+	content, err := os.ReadFile(flags)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, ".bazelrc"), content, 0o600))
+	return dir
+}
+
+// client is a Bazel with nothing of its own.
+type client struct {
+	*nested.Bazel
+	t *testing.T
+}
+
+func newClient(t *testing.T, workspace string) *client {
+	t.Helper()
+	return &client{nestedtest.Fresh(t, workspace), t}
+}
+
+// result is what a build came to.
+type result struct {
+	// layers are the digests of the layers by name.
+	layers map[string]string
+	// runners say who made each component, by name.
+	runners map[string]string
+	// said is what Bazel printed.
+	said string
+	// started is when Bazel thinks that it was called.
+	started time.Time
+}
+
+// start starts to build everything with the engine, or without one if there is no
+// frontend. What it gives waits for the end.
+func (c *client) start(frontend string, options ...string) (wait func() result) {
+	c.t.Helper()
+	dir := c.t.TempDir()
+	log, events := filepath.Join(dir, "log"), filepath.Join(dir, "events")
+	args := []string{"--disk_cache=", "--execution_log_compact_file=" + log, "--build_event_json_file=" + events}
+	if frontend != "" {
+		args = append(args, "--config=remote", "--remote_executor="+frontend, "--remote_cache="+frontend)
+	}
+	args = append(append(args, options...), standin.Target)
+	ctx, cancel := context.WithTimeout(c.t.Context(), limit)
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx, "build", args...) }()
+	return func() result {
+		c.t.Helper()
+		defer cancel()
+		require.NoError(c.t, <-done)
+		files, err := nested.OutputFiles(events)
+		require.NoError(c.t, err)
+		r := result{layers: map[string]string{}, runners: map[string]string{}, said: c.said(), started: started(c.t, events)}
+		for _, name := range files {
+			content, err := os.ReadFile(name)
+			require.NoError(c.t, err)
+			r.layers[filepath.Base(name)] = fmt.Sprintf("%x", sha256.Sum256(content))
+		}
+		require.Len(c.t, r.layers, len(components()))
+		parsed, err := execlog.ReadFile(c.t.Context(), log)
+		require.NoError(c.t, err)
+		for _, s := range parsed.Spawns {
+			r.runners[strings.TrimPrefix(s.Target, "//:")] = s.Runner
+		}
+		return r
+	}
+}
+
+// started reads the time from the first of the build events.
+func started(t *testing.T, events string) time.Time {
+	t.Helper()
+	f, err := os.Open(events)
+	require.NoError(t, err)
+	defer f.Close()
+	var event struct{ Started struct{ StartTime time.Time } }
+	require.NoError(t, json.NewDecoder(f).Decode(&event))
+	require.NotZero(t, event.Started.StartTime)
+	return event.Started.StartTime
+}
+
+func (c *client) said() string {
+	name := c.Log.(*os.File).Name()
+	content, err := os.ReadFile(name)
+	require.NoError(c.t, err)
+	return string(content)
+}
+
+// build builds and waits.
+func (c *client) build(frontend string, options ...string) result {
+	c.t.Helper()
+	return c.start(frontend, options...)()
+}
+
+// alone gives the layers as a build without any engine makes them.
+func alone(t *testing.T, workspace string) map[string]string {
+	t.Helper()
+	return newClient(t, workspace).build("").layers
+}
+
+// awaitAction waits until a worker of the engine makes a component.
+func awaitAction(t *testing.T, e *enginetest.Engine, component string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		require.NoError(t, err)
+		for _, name := range processes {
+			argv, err := os.ReadFile(name)
+			if err != nil || !bytes.Contains(argv, []byte("--name\x00"+component+"\x00")) {
+				continue // it has just ended, or is another one
+			}
+			where, err := os.Readlink(filepath.Join(filepath.Dir(name), "cwd"))
+			if err == nil && strings.HasPrefix(where, e.State) {
+				return true
+			}
+		}
+		return false
+	}, limit, 20*time.Millisecond, "no worker makes %s", component)
+}
+
+func TestEngineVanishes(t *testing.T) {
+	dir := workspace(t)
+	want := alone(t, dir)
+	e := enginetest.Start(t, enginetest.Options{})
+	c := newClient(t, dir)
+	wait := c.start(e.Frontend)
+	awaitAction(t, e, "kernel")
+	e.Kill(t)
+	got := wait()
+	require.Equal(t, want, got.layers)
+	require.Contains(t, got.runners["kernel"], "sandbox", "the kernel was in flight, and the rest is made here as well")
+	requireSaidOnce(t, got.said)
+}
+
+// requireSaidOnce makes sure that Bazel says that the engine is away, and does not
+// say it for each action.
+func requireSaidOnce(t *testing.T, said string) {
+	t.Helper()
+	var warnings []string
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, "WARNING:") && strings.Contains(line, "UNAVAILABLE") {
+			warnings = append(warnings, line)
+		}
+	}
+	require.Len(t, warnings, 1, "%s", said)
+}
+
+func TestEngineIsNotThere(t *testing.T) {
+	dir := workspace(t)
+	want := alone(t, dir)
+	e := enginetest.Start(t, enginetest.Options{})
+	e.Stop(t)
+	got := newClient(t, dir).build(e.Frontend)
+	require.Equal(t, want, got.layers)
+	requireSaidOnce(t, got.said)
+}
+
+func TestWorkerDies(t *testing.T) {
+	for _, name := range []string{"worker-0", "runner-0"} {
+		t.Run(name, func(t *testing.T) {
+			dir := workspace(t)
+			want := alone(t, dir)
+			e := enginetest.Start(t, enginetest.Options{})
+			wait := newClient(t, dir).start(e.Frontend)
+			awaitAction(t, e, "kernel")
+			e.KillProcess(t, name)
+			require.Equal(t, want, wait().layers)
+		})
+	}
+}
+
+// A result in the action cache names its outputs. When storage has lost one, the
+// result must be a miss: the action runs again.
+func TestStorageLosesBlobs(t *testing.T) {
+	dir := workspace(t)
+	e := enginetest.Start(t, enginetest.Options{})
+	want := newClient(t, dir).build(e.Frontend).layers
+	e.Stop(t)
+	require.NoError(t, os.RemoveAll(filepath.Dir(contents(e))))
+
+	again := enginetest.Start(t, enginetest.Options{State: e.State})
+	got := newClient(t, dir).build(again.Frontend)
+	require.Equal(t, want, got.layers)
+	for _, c := range components() {
+		require.Equal(t, "remote", got.runners[c.Name], "%s must be made again, by a worker", c.Name)
+	}
+}
+
+func contents(e *enginetest.Engine) string {
+	blobs, _ := e.Blocks()
+	return blobs
+}
+
+func TestDamagedBlobsAreNotUsed(t *testing.T) {
+	dir := workspace(t)
+	e := enginetest.Start(t, enginetest.Options{})
+	want := newClient(t, dir).build(e.Frontend).layers
+	e.Stop(t)
+	damage(t, contents(e))
+
+	again := enginetest.Start(t, enginetest.Options{State: e.State})
+	got := newClient(t, dir).build(again.Frontend)
+	require.Equal(t, want, got.layers)
+}
+
+// damage flips one bit in every page of a file that is not empty.
+func damage(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	info, err := f.Stat()
+	require.NoError(t, err)
+	page, empty, damaged := make([]byte, 4096), make([]byte, 4096), 0
+	for at := int64(0); at < info.Size(); at += int64(len(page)) {
+		n, err := f.ReadAt(page, at)
+		if n == 0 {
+			require.ErrorIs(t, err, io.EOF)
+			break
+		}
+		if bytes.Equal(page[:n], empty[:n]) {
+			continue
+		}
+		page[n/2] ^= 1
+		_, err = f.WriteAt(page[:n], at)
+		require.NoError(t, err)
+		damaged++
+	}
+	require.NotZero(t, damaged)
+}
+
+func TestStorageDiskIsFull(t *testing.T) {
+	dir := workspace(t)
+	want := alone(t, dir)
+	// Layers alone are 13 MiB, and what Buildbarn keeps beside them is small.
+	e := enginetest.Start(t, onSmallDisk(t, 10<<20))
+	got := newClient(t, dir).build(e.Frontend)
+	require.Equal(t, want, got.layers)
+
+	// What did fit is whole, and what did not is no result.
+	require.Equal(t, want, newClient(t, dir).build(e.Frontend).layers)
+}
+
+// smallDiskName is the program name by which this test knows that it is to mount a
+// small disk and become the launcher.
+const smallDiskName = "kiln-small-disk"
+
+// onSmallDisk puts the state of an engine on a disk of a size, which only the
+// engine's processes see, and which is gone with them.
+func onSmallDisk(t *testing.T, size int64) enginetest.Options {
+	t.Helper()
+	state := t.TempDir()
+	return enginetest.Options{State: state, Prepare: func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{smallDiskName, state, strconv.FormatInt(size, 10), cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/proc/self/exe"
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}}
+}
+
+// becomeLauncher mounts the disk and runs the launcher in its place.
+func becomeLauncher(state, size string, argv []string) error {
+	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("keeping mounts private: %w", err)
+	}
+	if err := syscall.Mount("small", state, "tmpfs", 0, "size="+size); err != nil {
+		return fmt.Errorf("mounting a small disk: %w", err)
+	}
+	return syscall.Exec(argv[0], argv, os.Environ())
+}
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == smallDiskName {
+		fmt.Fprintln(os.Stderr, becomeLauncher(os.Args[1], os.Args[2], os.Args[3:]))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// A client whose clock is a year off uses what others made, and makes the same
+// itself.
+func TestClocksAreWrong(t *testing.T) {
+	dir := workspace(t)
+	e := enginetest.Start(t, enginetest.Options{})
+	want := newClient(t, dir).build(e.Frontend)
+	for _, offset := range []string{"+400d", "-400d"} {
+		t.Run(offset, func(t *testing.T) {
+			c := newClient(t, dir)
+			c.Env = clock(t, offset)
+			got := c.build(e.Frontend)
+			require.Equal(t, want.layers, got.layers)
+			for name, runner := range got.runners {
+				require.Equal(t, "remote cache hit", runner, name)
+			}
+			requireOff(t, got.started)
+
+			// Now it is the one that fills the cache.
+			empty := enginetest.Start(t, enginetest.Options{})
+			c = newClient(t, dir)
+			c.Env = clock(t, offset)
+			require.Equal(t, want.layers, c.build(empty.Frontend).layers)
+			right := newClient(t, dir).build(empty.Frontend)
+			require.Equal(t, want.layers, right.layers)
+			for name, runner := range right.runners {
+				require.Equal(t, "remote cache hit", runner, name)
+			}
+		})
+	}
+}
+
+// requireOff makes sure that the clock really was wrong.
+func requireOff(t *testing.T, started time.Time) {
+	t.Helper()
+	require.Greater(t, time.Since(started).Abs(), 300*24*time.Hour)
+}
+
+// clock gives the environment of a process with a clock that is wrong.
+func clock(t *testing.T, offset string) []string {
+	t.Helper()
+	archive, err := runfiles.Rlocation(os.Getenv("CLOCK"))
+	require.NoError(t, err)
+	f, err := os.Open(archive)
+	require.NoError(t, err)
+	defer f.Close()
+	root := t.TempDir()
+	require.NoError(t, layer.Extract(t.Context(), f, root))
+	return []string{
+		"LD_PRELOAD=" + filepath.Join(root, "usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"),
+		"FAKETIME=" + offset,
+		// Only what a clock on the wall shows.
+		"FAKETIME_DONT_FAKE_MONOTONIC=1",
+	}
+}
