@@ -52,6 +52,7 @@ written; 6 actions were executed that a cache should have served.`,
 	}
 	for _, c := range []*cobra.Command{
 		newAuditCommand(),
+		newExplainCommand(),
 		newPlanCommand(),
 	} {
 		inner := c.RunE

@@ -35,7 +35,7 @@ func TestWhatAChangeExecutesAgain(t *testing.T) {
 	t.Run("the agent", func(t *testing.T) {
 		spawns := executed(t, bazel, otherAgent)
 		requireOnce(t, spawns, "KataComponent //stack/rootfs:rootfs-image-confidential")
-		requireOnly(t, spawns, []string{"//tests/graph:", "//stack/agent:", "//stack/rootfs:", "//stack/runtimeconfig:", "//payload:"})
+		requireOnly(t, spawns, []string{"//tests/graph/other:", "//tests/graph:", "//stack/agent:", "//stack/rootfs:", "//stack/runtimeconfig:", "//payload:"})
 		requireComponents(t, spawns, "//stack/rootfs:rootfs-image-confidential", "//stack/runtimeconfig:tdx")
 	})
 	// On top of the other agent: going back to the first one would be a second

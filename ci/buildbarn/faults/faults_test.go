@@ -54,7 +54,7 @@ func components() []standin.Component {
 // workspace writes the stand-ins, with the flags of the repository.
 func workspace(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := nestedtest.TempDir(t)
 	tool, err := runfiles.Rlocation(os.Getenv("STANDIN"))
 	require.NoError(t, err)
 	require.NoError(t, standin.Write(dir, tool, components()))

@@ -26,7 +26,7 @@ func TestPlan(t *testing.T) {
 	require.NoError(t, err)
 	workspace, err := nested.WorkspaceOf(module)
 	require.NoError(t, err)
-	copied := filepath.Join(t.TempDir(), "workspace")
+	copied := filepath.Join(nestedtest.TempDir(t), "workspace")
 	require.NoError(t, nested.CopyWorkspace(t.Context(), workspace, copied))
 	bazel := nestedtest.Bazel(t, copied)
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,21 +22,34 @@ import (
 // the test, and all such tests share it: fetching everything anew takes minutes.
 func Bazel(t testing.TB, workspace string) *nested.Bazel {
 	t.Helper()
-	// A test that is not sandboxed runs below OUTPUT_BASE/execroot.
-	base, _, found := strings.Cut(os.Getenv("TEST_SRCDIR"), "/execroot/")
-	require.True(t, found, "this test must run without a sandbox: tag it local")
-	return newBazel(t, workspace, base+"-nested")
+	return newBazel(t, workspace, outputBase(t)+"-nested")
 }
 
 // Fresh gives Bazel with an output base of its own that is gone after the test, as
 // a job of a CI has.
 func Fresh(t testing.TB, workspace string) *nested.Bazel {
 	t.Helper()
-	base, err := os.MkdirTemp("", "kiln-nested-")
+	return newBazel(t, workspace, filepath.Join(TempDir(t), "output_base"))
+}
+
+// TempDir gives a folder for workspaces and output bases that is gone after the
+// test. It is not below /tmp, of which Bazel's sandbox shows an action nothing.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Dir(outputBase(t)), "nested-")
 	require.NoError(t, err)
-	// Cleaned up last: the server must have ended by then.
-	t.Cleanup(func() { require.NoError(t, nested.RemoveAll(base)) })
-	return newBazel(t, workspace, base)
+	// Cleaned up last: servers must have ended by then.
+	t.Cleanup(func() { require.NoError(t, nested.RemoveAll(dir)) })
+	return dir
+}
+
+// outputBase is that of the Bazel which runs the test.
+func outputBase(t testing.TB) string {
+	t.Helper()
+	// A test that is not sandboxed runs below OUTPUT_BASE/execroot.
+	base, _, found := strings.Cut(os.Getenv("TEST_SRCDIR"), "/execroot/")
+	require.True(t, found, "this test must run without a sandbox: tag it local")
+	return base
 }
 
 func newBazel(t testing.TB, workspace, outputBase string) *nested.Bazel {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/tools/nested"
+	"github.com/kiln-build/kiln/tools/nested/nestedtest"
 	"github.com/kiln-build/kiln/tools/repro"
 )
 
@@ -34,9 +35,7 @@ func TestSameBytesElsewhere(t *testing.T) {
 	require.NoError(t, err)
 	workspace, err := nested.WorkspaceOf(module)
 	require.NoError(t, err)
-	dir, err := os.MkdirTemp("", "kiln-repro-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, nested.RemoveAll(dir)) })
+	dir := nestedtest.TempDir(t)
 	second, err := repro.Build(t.Context(), workspace, filepath.Join(dir, "elsewhere"), repro.Components(), strings.Fields(os.Getenv("TARGETS")), os.Stderr)
 	require.NoError(t, err)
 	require.Empty(t, repro.Compare(first, second))
