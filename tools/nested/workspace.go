@@ -83,3 +83,24 @@ func RemoveAll(dir string) error {
 	})
 	return os.RemoveAll(dir)
 }
+
+// WorkDir makes a folder with a name of its own, for workspaces and output bases,
+// in dir. Without one it is made in Kiln's cache directory: not below /tmp, of which
+// Bazel's sandbox shows an action nothing.
+func WorkDir(dir, pattern string) (string, error) {
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("finding the cache directory: %w", err)
+		}
+		dir = filepath.Join(cache, "kiln", "work")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("making a folder to work in: %w", err)
+	}
+	work, err := os.MkdirTemp(dir, pattern)
+	if err != nil {
+		return "", fmt.Errorf("making a folder to work in: %w", err)
+	}
+	return work, nil
+}

@@ -72,7 +72,7 @@ clients did not get the same.`,
 	flags.BoolVar(&o.real, "real", false, "build this workspace instead of stand-ins")
 	flags.StringSliceVar(&o.modes, "modes", []string{string(client.Engine), string(client.Cache)}, "what to compare: engine, cache")
 	flags.StringSliceVar(&o.targets, "targets", []string{"//payload:tdx"}, "what to build with --real")
-	flags.StringVar(&o.dir, "dir", "", "where clients work and the engine stores (default: a temporary folder)")
+	flags.StringVar(&o.dir, "dir", "", "where clients work and the engine stores (default: the cache directory)")
 	flags.StringVar(&o.output, "output", "text", "text or json")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitcode.With(exitcode.BadInput, err) })
 	return cmd
@@ -114,9 +114,9 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 			return exitcode.With(exitcode.BadInput, fmt.Errorf("--modes=%s: must be engine or cache", mode))
 		}
 	}
-	dir, err := os.MkdirTemp(o.dir, "once-")
+	dir, err := nested.WorkDir(o.dir, "once-")
 	if err != nil {
-		return exitcode.With(exitcode.LocalIO, fmt.Errorf("making a folder to work in: %w", err))
+		return exitcode.With(exitcode.LocalIO, err)
 	}
 	defer func() { err = errors.Join(err, nested.RemoveAll(dir)) }()
 	workspace := filepath.Join(dir, "workspace")

@@ -53,7 +53,7 @@ func command() *cobra.Command {
 			return run(cmd.Context(), dir, targets, output == "json", cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "where to build; about 15 GB (default: a temporary folder)")
+	cmd.Flags().StringVar(&dir, "dir", "", "where to build; about 15 GB (default: the cache directory)")
 	cmd.Flags().StringVar(&output, "output", "text", "text or json")
 	return cmd
 }
@@ -63,9 +63,9 @@ func run(ctx context.Context, dir string, targets []string, asJSON bool, out io.
 	if workspace == "" {
 		return exitcode.With(exitcode.BadInput, errors.New("not started by `bazel run`: BUILD_WORKSPACE_DIRECTORY is not set"))
 	}
-	work, err := os.MkdirTemp(dir, "repro-")
+	work, err := nested.WorkDir(dir, "repro-")
 	if err != nil {
-		return fmt.Errorf("making a folder to build in: %w", err)
+		return exitcode.With(exitcode.LocalIO, err)
 	}
 	defer func() { err = errors.Join(err, nested.RemoveAll(work)) }()
 	var builds [2]repro.Digests
