@@ -1,7 +1,7 @@
 """The repository rule and the module extension that fetch Go modules."""
 
 load(":goerrors.bzl", "explain")
-load(":patch.bzl", "relocate")
+load(":patch.bzl", "relocate", "settle")
 load(":template.bzl", "render")
 
 _BUILD = """\
@@ -84,6 +84,8 @@ def _patch(rctx, patches, modules):
             texts.append((name, rctx.read(modules[path].dir + "/" + file, watch = "no")))
         for name, text in texts:
             moved = relocate(text, "tree/vendor/" + step.module, step.strip, name, absent = lambda file: _is_left_out(rctx, file))
+            if not moved.error:
+                moved = settle(moved.text, lambda file: rctx.read(file, watch = "no"), name)
             if moved.error:
                 fail(moved.error)
             local = "patches/%d-%s" % (index, name.replace(":", "/").split("/")[-1])

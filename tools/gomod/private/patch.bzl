@@ -57,6 +57,11 @@ def relocate(patch, directory, strip, file, absent = None):
             # The first of the two names is the file as it is in the tree.
             if line.startswith("--- "):
                 skip = bool(absent) and name != "/dev/null" and absent(name)
+
+                # Bazel takes the file for a part of the one before, unless
+                # there is something between them.
+                if not skip:
+                    out.append("diff -u")
             if not skip:
                 out.append(line[:4] + name)
         elif line.startswith("@@ "):
@@ -77,4 +82,64 @@ def relocate(patch, directory, strip, file, absent = None):
         return struct(text = None, error = "%s: nothing of what it changes is used by a program" % file)
     if not hunks:
         return struct(text = None, error = "%s: there is no hunk in it; is it a unified diff?" % file)
+    return struct(text = "\n".join(out) + "\n", error = None)
+
+def _find(lines, wanted, near, first):
+    """Finds lines in a file, as close to an index as possible, from first on."""
+    for distance in range(len(lines) + 1):
+        for at in [near - distance, near + distance] if distance else [near]:
+            if first <= at and at + len(wanted) <= len(lines) and lines[at:at + len(wanted)] == wanted:
+                return at
+    return None
+
+def settle(patch, read, file):
+    """Corrects the line numbers of a patch's hunks.
+
+    A patch that is older than its file is off by some lines. Not every Bazel
+    looks for the place.
+
+    Args:
+      patch: the text of a patch, as relocate gives it.
+      read: a function that gives the text of a file by its name in the patch.
+      file: what to call the patch in errors.
+
+    Returns:
+      A struct of `text` and `error`, of which one is None.
+    """
+    out = []
+    name, lines = None, []
+
+    # Where the last hunk of the file ended, how far it was off, and by how many
+    # lines the hunks so far lengthen the file.
+    end, off, growth = 0, 0, 0
+    old_left, new_left, start, header = 0, 0, 0, 0
+    wanted = []
+    for line in patch.removesuffix("\n").split("\n"):
+        out.append(line)
+        if old_left == 0 and new_left == 0:
+            if line.startswith("--- "):
+                name = line[4:]
+                lines = [] if name == "/dev/null" else read(name).removesuffix("\n").split("\n")
+                end, off, growth = 0, 0, 0
+            elif line.startswith("@@ "):
+                spans = line.split(" ")
+                old_left, new_left = _length(spans[1]), _length(spans[2])
+                start, header, wanted = int(spans[1][1:].split(",")[0]), len(out) - 1, []
+            continue
+        if line.startswith("\\"):
+            continue
+        if not line.startswith("+"):
+            wanted.append(line[1:])
+            old_left -= 1
+        if not line.startswith("-"):
+            new_left -= 1
+        if old_left > 0 or new_left > 0 or not wanted:
+            continue
+        at = _find(lines, wanted, start - 1 + off, end)
+        if at == None:
+            return struct(text = None, error = "%s: what it changes near line %d is not in %s" % (file, start, name))
+        off, end = at - (start - 1), at + len(wanted)
+        length = _length(out[header].split(" ")[2])
+        out[header] = "@@ -%d,%d +%d,%d @@" % (at + 1, len(wanted), at + 1 + growth, length)
+        growth += length - len(wanted)
     return struct(text = "\n".join(out) + "\n", error = None)
