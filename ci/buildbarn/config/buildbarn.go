@@ -233,17 +233,16 @@ type schedulerEndpoint struct {
 
 // scheduler is bb_scheduler's configuration.
 type scheduler struct {
-	ClientGRPCServers                 []grpcServer       `json:"clientGrpcServers"`
-	WorkerGRPCServers                 []grpcServer       `json:"workerGrpcServers"`
-	ContentAddressableStorage         blobAccess         `json:"contentAddressableStorage"`
-	MaximumMessageSizeBytes           int64              `json:"maximumMessageSizeBytes"`
-	Global                            global             `json:"global"`
-	ExecuteAuthorizer                 authorizer         `json:"executeAuthorizer"`
-	ModifyDrainsAuthorizer            authorizer         `json:"modifyDrainsAuthorizer"`
-	KillOperationsAuthorizer          authorizer         `json:"killOperationsAuthorizer"`
-	ActionRouter                      actionRouter       `json:"actionRouter"`
-	PredeclaredPlatformQueues         []predeclaredQueue `json:"predeclaredPlatformQueues"`
-	PlatformQueueWithNoWorkersTimeout duration           `json:"platformQueueWithNoWorkersTimeout"`
+	ClientGRPCServers                 []grpcServer `json:"clientGrpcServers"`
+	WorkerGRPCServers                 []grpcServer `json:"workerGrpcServers"`
+	ContentAddressableStorage         blobAccess   `json:"contentAddressableStorage"`
+	MaximumMessageSizeBytes           int64        `json:"maximumMessageSizeBytes"`
+	Global                            global       `json:"global"`
+	ExecuteAuthorizer                 authorizer   `json:"executeAuthorizer"`
+	ModifyDrainsAuthorizer            authorizer   `json:"modifyDrainsAuthorizer"`
+	KillOperationsAuthorizer          authorizer   `json:"killOperationsAuthorizer"`
+	ActionRouter                      actionRouter `json:"actionRouter"`
+	PlatformQueueWithNoWorkersTimeout duration     `json:"platformQueueWithNoWorkersTimeout"`
 }
 
 type actionRouter struct {
@@ -267,11 +266,6 @@ type invocationKeyExtractor struct {
 type sizeClassAnalyzer struct {
 	DefaultExecutionTimeout duration `json:"defaultExecutionTimeout"`
 	MaximumExecutionTimeout duration `json:"maximumExecutionTimeout"`
-}
-
-type predeclaredQueue struct {
-	Platform    platform `json:"platform"`
-	SizeClasses []int    `json:"sizeClasses"`
 }
 
 type platform struct {

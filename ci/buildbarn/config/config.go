@@ -18,8 +18,9 @@ type Settings struct {
 	// Timeout is how long an action may run that asks for nothing else, and
 	// MaximumTimeout is what it may ask for.
 	Timeout, MaximumTimeout time.Duration
-	// NoWorkers is how long a queue that was not declared outlives its last
-	// worker.
+	// NoWorkers is how long actions wait in a queue without any worker, before
+	// the client is told to do without. A worker counts until it has not been
+	// heard of for a minute.
 	NoWorkers time.Duration
 	// Epoch is how much of what was stored last may be lost when a storage
 	// process is killed. It is found to be missing, and made again.
@@ -34,14 +35,11 @@ type Settings struct {
 	// action to the next.
 	InputFiles int
 	InputSize  int64
-	// Queues are the kinds of workers. An action asks for one with the
-	// platform property PlatformProperty; one without properties, as all
-	// actions are that build components, goes to the kind Plain.
-	Queues []string
 }
 
 // PlatformProperty is the platform property (in Bazel: exec_properties) by which
-// an action asks for a kind of worker.
+// an action asks for a kind of worker. One without it, as all actions are that build
+// components, goes to the kind Plain.
 const PlatformProperty = "kiln-worker"
 
 // Kinds of workers.
@@ -78,7 +76,7 @@ func Default() Settings {
 		// A kernel on two cores that do other things as well takes an hour.
 		Timeout:        2 * time.Hour,
 		MaximumTimeout: 4 * time.Hour,
-		NoWorkers:      15 * time.Minute,
+		NoWorkers:      3 * time.Minute,
 		Epoch:          10 * time.Second,
 		// Few and large blocks: a guest image of some hundred megabytes must
 		// fit into one of them.
@@ -89,7 +87,6 @@ func Default() Settings {
 		Transfers:    16,
 		InputFiles:   50_000,
 		InputSize:    4 << 30,
-		Queues:       []string{Plain, KVM, TDX},
 	}
 }
 
@@ -190,14 +187,9 @@ func (s Settings) frontend(servers []grpcServer, contents, results blobAccess, w
 }
 
 // queue makes one scheduler for all kinds of workers. It must be one: identical
-// actions are merged in the scheduler that both come to. Kinds are queues in it.
+// actions are merged in the scheduler that both come to. It has a queue for each
+// kind of which there is a worker.
 func (s Settings) queue(client, worker grpcServer, contents blobAccess, metrics string) scheduler {
-	queues := make([]predeclaredQueue, len(s.Queues))
-	for i, kind := range s.Queues {
-		// Declared queues hold actions while there is no worker, so that a
-		// worker that is restarted fails nobody's build.
-		queues[i] = predeclaredQueue{Platform: platformOf(kind), SizeClasses: []int{0}}
-	}
 	return scheduler{
 		ClientGRPCServers:         []grpcServer{client},
 		WorkerGRPCServers:         []grpcServer{worker},
@@ -216,7 +208,6 @@ func (s Settings) queue(client, worker grpcServer, contents blobAccess, metrics 
 				MaximumExecutionTimeout: duration(s.MaximumTimeout),
 			},
 		}},
-		PredeclaredPlatformQueues:         queues,
 		PlatformQueueWithNoWorkersTimeout: duration(s.NoWorkers),
 	}
 }

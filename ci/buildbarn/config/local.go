@@ -77,8 +77,6 @@ func (l Local) Directories() []string {
 
 // Render gives the configuration of each process by its name.
 func (l Local) Render(s Settings) (map[string][]byte, error) {
-	// Nothing but this machine's workers would take what asks for a platform.
-	s.Queues = []string{Plain}
 	nodes := store{directory: StorageDirectory, size: l.Size}
 	through := grpcClient{Address: Loopback(l.Ports.Frontend)}
 	all := map[string]any{
