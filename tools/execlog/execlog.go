@@ -126,6 +126,11 @@ func (s *Spawn) String() string { return s.Mnemonic + " " + s.Target }
 // Inputs gives all inputs, sorted by path. It is made anew by each call.
 func (s *Spawn) Inputs() []File { return s.inputs() }
 
+// SetInputs gives a spawn that no log has its inputs, sorted by path.
+func (s *Spawn) SetInputs(files []File) {
+	s.inputs = func() []File { return slices.Clone(files) }
+}
+
 // Derived is a key made of what the log says that goes into the action:
 // arguments, environment, platform, inputs and declared outputs. Two spawns
 // with one action digest have one derived key. It stands in for the action's
