@@ -50,17 +50,23 @@ follows -- are options that the tests will be run with.
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.cache.Endpoint, "cache", "", "the remote cache, grpc://HOST:PORT or grpcs://HOST:PORT (default: none but the disk cache)")
-	flags.StringVar(&f.cache.Instance, "cache-instance", "", "name of the cache's instance")
-	flags.StringArrayVar(&f.cache.Headers, "cache-header", nil, "NAME=VALUE to send with each call (repeatable)")
-	flags.StringVar(&f.cache.CertificateAuthority, "tls-certificate", "", "PEM file of the certificate authority to trust")
-	flags.StringVar(&f.cache.Certificate, "tls-client-certificate", "", "PEM file of this client's certificate")
-	flags.StringVar(&f.cache.Key, "tls-client-key", "", "PEM file of this client's key")
+	cacheFlags(cmd, &f.cache)
 	flags.BoolVar(&f.why, "why", false, "name all that the cache lacks, not only the first component")
 	flags.StringVar(&f.output, "output", "text", "text, json or github")
 	flags.StringVar(&f.outputBase, "output-base", "", "output base of the Bazel that asks (default: one in the cache directory)")
 	flags.BoolVar(&f.verbose, "verbose", false, "show what Bazel prints")
 	return cmd
+}
+
+// cacheFlags are how a remote cache is reached.
+func cacheFlags(cmd *cobra.Command, o *remotecache.Options) {
+	flags := cmd.Flags()
+	flags.StringVar(&o.Endpoint, "cache", "", "the remote cache, grpc://HOST:PORT or grpcs://HOST:PORT")
+	flags.StringVar(&o.Instance, "cache-instance", "", "name of the cache's instance")
+	flags.StringArrayVar(&o.Headers, "cache-header", nil, "NAME=VALUE to send with each call (repeatable)")
+	flags.StringVar(&o.CertificateAuthority, "tls-certificate", "", "PEM file of the certificate authority to trust")
+	flags.StringVar(&o.Certificate, "tls-client-certificate", "", "PEM file of this client's certificate")
+	flags.StringVar(&o.Key, "tls-client-key", "", "PEM file of this client's key")
 }
 
 // run makes the plan for the workspace that this was started in.
@@ -79,8 +85,6 @@ func (f *planFlags) run(ctx context.Context, options []string, progress io.Write
 		}
 	}
 	var cache cacheonly.Cache = cacheonly.Nothing{}
-	// An empty header is that of a job without a secret.
-	f.cache.Headers = nonEmpty(f.cache.Headers)
 	if f.cache.Endpoint != "" {
 		client, err := remotecache.Dial(ctx, f.cache)
 		if err != nil {
@@ -181,16 +185,6 @@ func defaultOutputBase(workspace string) (string, error) {
 	}
 	key := sha256.Sum256([]byte(workspace))
 	return filepath.Join(cache, "kiln", "plan", fmt.Sprintf("%x", key[:8])), nil
-}
-
-func nonEmpty(list []string) []string {
-	var kept []string
-	for _, s := range list {
-		if s != "" {
-			kept = append(kept, s)
-		}
-	}
-	return kept
 }
 
 // tailWriter keeps the end of what is written to it.

@@ -67,6 +67,10 @@ func (o Options) params() (client.DialParams, error) {
 		return params, fmt.Errorf("%s: %s is not supported: give grpc:// or grpcs://", o.Endpoint, u.Scheme)
 	}
 	for _, header := range o.Headers {
+		// A job without a secret passes an empty one.
+		if header == "" {
+			continue
+		}
 		name, value, ok := strings.Cut(header, "=")
 		if !ok || name == "" {
 			// The value may be a secret.
