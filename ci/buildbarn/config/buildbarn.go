@@ -3,9 +3,11 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -23,18 +25,26 @@ func (d duration) MarshalJSON() ([]byte, error) {
 	return json.Marshal(strconv.FormatFloat(time.Duration(d).Seconds(), 'f', -1, 64) + "s")
 }
 
-// pemFile is a file whose content Buildbarn reads when it reads its
-// configuration.
-type pemFile string
+// expression is a value that Buildbarn finds out when it reads its configuration.
+type expression string
 
-func (f pemFile) MarshalJSON() ([]byte, error) { return json.Marshal(importMark + string(f)) }
+func (e expression) MarshalJSON() ([]byte, error) { return json.Marshal(mark + string(e)) }
 
-const importMark = "importstr "
+// contentOf is the content of a file.
+func contentOf(file string) expression { return expression("importstr " + strconv.Quote(file)) }
 
-var importRE = regexp.MustCompile(`"` + importMark + `([^"]+)"`)
+// variable is a variable of Buildbarn's environment.
+func variable(name string) expression {
+	return expression("std.extVar(" + strconv.Quote(name) + ")")
+}
+
+// mark is what an expression begins with until the text around it is written.
+const mark = "\u0001"
+
+var markedRE = regexp.MustCompile(`"\\u0001(?:[^"\\]|\\.)*"`)
 
 // render gives a configuration as Buildbarn reads it: Jsonnet, of which JSON is a
-// part. Only the import of a file is not JSON.
+// part. Only expressions are not JSON.
 func render(configuration any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -43,7 +53,13 @@ func render(configuration any) ([]byte, error) {
 	if err := e.Encode(configuration); err != nil {
 		return nil, fmt.Errorf("rendering Buildbarn's configuration: %w", err)
 	}
-	return importRE.ReplaceAll(b.Bytes(), []byte(importMark+`"$1"`)), nil
+	var failed error
+	text := markedRE.ReplaceAllFunc(b.Bytes(), func(quoted []byte) []byte {
+		var marked string
+		failed = errors.Join(failed, json.Unmarshal(quoted, &marked))
+		return []byte(strings.TrimPrefix(marked, mark))
+	})
+	return text, failed
 }
 
 type grpcServer struct {
@@ -67,20 +83,28 @@ type authenticationPolicy struct {
 	Allow                *authenticationMetadata `json:"allow,omitempty"`
 	Any                  *policies               `json:"any,omitempty"`
 	TLSClientCertificate *tlsClientCertificate   `json:"tlsClientCertificate,omitempty"`
+	JWT                  *jwtPolicy              `json:"jwt,omitempty"`
 }
 
-type authenticationMetadata struct {
-	Public map[string]string `json:"public,omitempty"`
+// jwtPolicy lets in who has a token that is signed with a known key.
+type jwtPolicy struct {
+	JwksFile                             string `json:"jwksFile"`
+	MaximumCacheSize                     int    `json:"maximumCacheSize"`
+	CacheReplacementPolicy               string `json:"cacheReplacementPolicy"`
+	ClaimsValidationJmespathExpression   string `json:"claimsValidationJmespathExpression"`
+	MetadataExtractionJmespathExpression string `json:"metadataExtractionJmespathExpression"`
 }
+
+type authenticationMetadata struct{}
 
 type policies struct {
 	Policies []authenticationPolicy `json:"policies"`
 }
 
 type tlsClientCertificate struct {
-	ClientCertificateAuthorities         pemFile `json:"clientCertificateAuthorities"`
-	ValidationJmespathExpression         string  `json:"validationJmespathExpression"`
-	MetadataExtractionJmespathExpression string  `json:"metadataExtractionJmespathExpression"`
+	ClientCertificateAuthorities         expression `json:"clientCertificateAuthorities"`
+	ValidationJmespathExpression         string     `json:"validationJmespathExpression"`
+	MetadataExtractionJmespathExpression string     `json:"metadataExtractionJmespathExpression"`
 }
 
 type tlsServer struct {
@@ -88,8 +112,8 @@ type tlsServer struct {
 }
 
 type tlsClient struct {
-	ServerCertificateAuthorities pemFile  `json:"serverCertificateAuthorities"`
-	ClientKeyPair                *keyPair `json:"clientKeyPair,omitempty"`
+	ServerCertificateAuthorities expression `json:"serverCertificateAuthorities"`
+	ClientKeyPair                *keyPair   `json:"clientKeyPair,omitempty"`
 }
 
 type keyPair struct {
@@ -114,14 +138,9 @@ type keepalive struct {
 }
 
 type authorizer struct {
-	Allow              *empty  `json:"allow,omitempty"`
-	Deny               *empty  `json:"deny,omitempty"`
-	InstanceNamePrefix *prefix `json:"instanceNamePrefix,omitempty"`
-	JmespathExpression string  `json:"jmespathExpression,omitempty"`
-}
-
-type prefix struct {
-	AllowedInstanceNamePrefixes []string `json:"allowedInstanceNamePrefixes"`
+	Allow              *empty `json:"allow,omitempty"`
+	Deny               *empty `json:"deny,omitempty"`
+	JmespathExpression string `json:"jmespathExpression,omitempty"`
 }
 
 type blobAccess struct {
@@ -309,10 +328,10 @@ type nativeDirectory struct {
 }
 
 type runnerClient struct {
-	Endpoint    grpcClient        `json:"endpoint"`
-	Concurrency int               `json:"concurrency"`
-	Platform    platform          `json:"platform"`
-	WorkerID    map[string]string `json:"workerId"`
+	Endpoint    grpcClient     `json:"endpoint"`
+	Concurrency int            `json:"concurrency"`
+	Platform    platform       `json:"platform"`
+	WorkerID    map[string]any `json:"workerId"`
 }
 
 type completedActionLogger struct {

@@ -157,29 +157,31 @@ func (s Settings) server(address string, policy authenticationPolicy, tls *tlsSe
 	}
 }
 
-// access says who may do what with a cache.
+// access says who may do what: read everything, upload blobs, which are what their
+// digests say, vouch for the result of an action, and have actions executed.
 type access struct {
-	read, write, execute authorizer
+	read, upload, vouch, execute authorizer
 }
 
 var allow = authorizer{Allow: &empty{}}
 
 // frontend is the storage that clients see: a cache whose results are complete,
 // and the way to the scheduler.
-func (s Settings) frontend(servers []grpcServer, contents, results blobAccess, who access, scheduler grpcClient) storage {
+func (s Settings) frontend(server grpcServer, contents, results blobAccess, who access, scheduler grpcClient, metrics string) storage {
 	return storage{
-		GRPCServers:             servers,
+		GRPCServers:             []grpcServer{server},
 		MaximumMessageSizeBytes: s.MessageSize,
+		Global:                  diagnosticsOn(metrics),
 		ContentAddressableStorage: scannable{
 			Backend:               contents,
 			GetAuthorizer:         who.read,
-			PutAuthorizer:         who.write,
+			PutAuthorizer:         who.upload,
 			FindMissingAuthorizer: who.read,
 		},
 		ActionCache: nonScannable{
 			Backend:       s.complete(results),
 			GetAuthorizer: who.read,
-			PutAuthorizer: who.write,
+			PutAuthorizer: who.vouch,
 		},
 		Schedulers:        map[string]schedulerEndpoint{"": {Endpoint: scheduler}},
 		ExecuteAuthorizer: &who.execute,
@@ -229,6 +231,10 @@ func diagnosticsOn(address string) global {
 	}}
 }
 
+// sendQueue is how many executions a worker keeps in memory that it could not yet
+// tell of.
+const sendQueue = 100_000
+
 // anyone is let in, as nobody in particular.
 var anyone = authenticationPolicy{Allow: &authenticationMetadata{}}
 
@@ -242,7 +248,8 @@ type crew struct {
 	// kind is the queue that the worker takes actions from.
 	kind        string
 	concurrency int
-	id          map[string]string
+	// id is the worker's name among all workers.
+	id any
 }
 
 func (s Settings) worker(c crew, queue grpcClient, contents, results blobAccess, loggers []completedActionLogger, metrics string) worker {
@@ -263,7 +270,7 @@ func (s Settings) worker(c crew, queue grpcClient, contents, results blobAccess,
 				Endpoint:    grpcClient{Address: c.workerSocket},
 				Concurrency: c.concurrency,
 				Platform:    platformOf(c.kind),
-				WorkerID:    c.id,
+				WorkerID:    map[string]any{"worker": c.id},
 			}},
 		}},
 		CompletedActionLoggers:   loggers,
@@ -273,8 +280,9 @@ func (s Settings) worker(c crew, queue grpcClient, contents, results blobAccess,
 	}
 }
 
-func (s Settings) runner(c crew) runner {
+func (s Settings) runner(c crew, metrics string) runner {
 	return runner{
+		Global:             diagnosticsOn(metrics),
 		BuildDirectoryPath: c.runs + "/build",
 		GRPCServers: []grpcServer{{
 			ListenPaths:          []string{c.runnerSocket},

@@ -81,10 +81,10 @@ func (l Local) Render(s Settings) (map[string][]byte, error) {
 	through := grpcClient{Address: Loopback(l.Ports.Frontend)}
 	all := map[string]any{
 		Storage: s.frontend(
-			[]grpcServer{s.server(Loopback(l.Ports.Frontend), anyone, nil)},
+			s.server(Loopback(l.Ports.Frontend), anyone, nil),
 			s.contents(nodes), s.results(nodes),
-			access{read: allow, write: authorizer{InstanceNamePrefix: &prefix{AllowedInstanceNamePrefixes: []string{""}}}, execute: allow},
-			grpcClient{Address: Loopback(l.Ports.Client)},
+			access{read: allow, upload: allow, vouch: allow, execute: allow},
+			grpcClient{Address: Loopback(l.Ports.Client)}, "",
 		),
 		Scheduler: s.queue(
 			s.server(Loopback(l.Ports.Client), anyone, nil),
@@ -100,12 +100,12 @@ func (l Local) Render(s Settings) (map[string][]byte, error) {
 			runnerSocket: RunnerSocket(n),
 			kind:         Plain,
 			concurrency:  l.Concurrency,
-			id:           map[string]string{"worker": strconv.Itoa(n)},
+			id:           strconv.Itoa(n),
 		}
-		loggers := []completedActionLogger{{Client: grpcClient{Address: "unix:" + ActionsSocket}, MaximumSendQueueSize: 100_000}}
+		loggers := []completedActionLogger{{Client: grpcClient{Address: "unix:" + ActionsSocket}, MaximumSendQueueSize: sendQueue}}
 		all[Worker(n)] = s.worker(c, grpcClient{Address: Loopback(l.Ports.Queue)},
 			blobAccess{GRPC: &through}, blobAccess{GRPC: &through}, loggers, "")
-		all[Runner(n)] = s.runner(c)
+		all[Runner(n)] = s.runner(c, "")
 	}
 	rendered := map[string][]byte{}
 	for name, configuration := range all {

@@ -44,7 +44,7 @@ const limit = 4 * time.Minute
 // and something that needs what was made before.
 func components() []standin.Component {
 	return []standin.Component{
-		{Name: "kernel", Time: 12 * time.Second, Bytes: 4 << 20},
+		{Name: "kernel", Time: 6 * time.Second, Bytes: 4 << 20},
 		{Name: "rootfs", Time: time.Second, Bytes: 8 << 20},
 		{Name: "runtimeconfig", Deps: []string{"rootfs", "kernel"}, Time: time.Second, Bytes: 10 << 10},
 		{Name: "kata-deploy", Deps: []string{"rootfs"}, Time: time.Second, Bytes: 1 << 20},
@@ -150,12 +150,6 @@ func (c *client) build(frontend string, options ...string) result {
 	return c.start(frontend, options...)()
 }
 
-// alone gives the layers as a build without any engine makes them.
-func alone(t *testing.T, workspace string) map[string]string {
-	t.Helper()
-	return newClient(t, workspace).build("").layers
-}
-
 // awaitAction waits until a worker of the engine makes a component.
 func awaitAction(t *testing.T, e *enginetest.Engine, component string) {
 	t.Helper()
@@ -176,9 +170,24 @@ func awaitAction(t *testing.T, e *enginetest.Engine, component string) {
 	}, limit, 20*time.Millisecond, "no worker makes %s", component)
 }
 
-func TestEngineVanishes(t *testing.T) {
+func TestFaults(t *testing.T) {
 	dir := workspace(t)
-	want := alone(t, dir)
+	// As a build without any engine makes them.
+	want := newClient(t, dir).build("").layers
+	for name, fault := range map[string]func(t *testing.T, dir string, want map[string]string){
+		"the engine vanishes":       engineVanishes,
+		"the engine is not there":   engineIsNotThere,
+		"a worker dies":             workerDies,
+		"storage loses blobs":       storageLosesBlobs,
+		"stored blobs are damaged":  damagedBlobsAreNotUsed,
+		"the storage disk is full":  storageDiskIsFull,
+		"clocks of clients are off": clocksAreWrong,
+	} {
+		t.Run(name, func(t *testing.T) { fault(t, dir, want) })
+	}
+}
+
+func engineVanishes(t *testing.T, dir string, want map[string]string) {
 	e := enginetest.Start(t, enginetest.Options{})
 	c := newClient(t, dir)
 	wait := c.start(e.Frontend)
@@ -203,9 +212,7 @@ func requireSaidOnce(t *testing.T, said string) {
 	require.Len(t, warnings, 1, "%s", said)
 }
 
-func TestEngineIsNotThere(t *testing.T) {
-	dir := workspace(t)
-	want := alone(t, dir)
+func engineIsNotThere(t *testing.T, dir string, want map[string]string) {
 	e := enginetest.Start(t, enginetest.Options{})
 	e.Stop(t)
 	got := newClient(t, dir).build(e.Frontend)
@@ -213,11 +220,9 @@ func TestEngineIsNotThere(t *testing.T) {
 	requireSaidOnce(t, got.said)
 }
 
-func TestWorkerDies(t *testing.T) {
+func workerDies(t *testing.T, dir string, want map[string]string) {
 	for _, name := range []string{"worker-0", "runner-0"} {
 		t.Run(name, func(t *testing.T) {
-			dir := workspace(t)
-			want := alone(t, dir)
 			e := enginetest.Start(t, enginetest.Options{})
 			wait := newClient(t, dir).start(e.Frontend)
 			awaitAction(t, e, "kernel")
@@ -229,10 +234,9 @@ func TestWorkerDies(t *testing.T) {
 
 // A result in the action cache names its outputs. When storage has lost one, the
 // result must be a miss: the action runs again.
-func TestStorageLosesBlobs(t *testing.T) {
-	dir := workspace(t)
+func storageLosesBlobs(t *testing.T, dir string, want map[string]string) {
 	e := enginetest.Start(t, enginetest.Options{})
-	want := newClient(t, dir).build(e.Frontend).layers
+	require.Equal(t, want, newClient(t, dir).build(e.Frontend).layers)
 	e.Stop(t)
 	require.NoError(t, os.RemoveAll(filepath.Dir(contents(e))))
 
@@ -249,10 +253,9 @@ func contents(e *enginetest.Engine) string {
 	return blobs
 }
 
-func TestDamagedBlobsAreNotUsed(t *testing.T) {
-	dir := workspace(t)
+func damagedBlobsAreNotUsed(t *testing.T, dir string, want map[string]string) {
 	e := enginetest.Start(t, enginetest.Options{})
-	want := newClient(t, dir).build(e.Frontend).layers
+	require.Equal(t, want, newClient(t, dir).build(e.Frontend).layers)
 	e.Stop(t)
 	damage(t, contents(e))
 
@@ -287,9 +290,7 @@ func damage(t *testing.T, name string) {
 	require.NotZero(t, damaged)
 }
 
-func TestStorageDiskIsFull(t *testing.T) {
-	dir := workspace(t)
-	want := alone(t, dir)
+func storageDiskIsFull(t *testing.T, dir string, want map[string]string) {
 	// Layers alone are 13 MiB, and what Buildbarn keeps beside them is small.
 	e := enginetest.Start(t, onSmallDisk(t, 10<<20))
 	got := newClient(t, dir).build(e.Frontend)
@@ -338,16 +339,15 @@ func TestMain(m *testing.M) {
 
 // A client whose clock is a year off uses what others made, and makes the same
 // itself.
-func TestClocksAreWrong(t *testing.T) {
-	dir := workspace(t)
+func clocksAreWrong(t *testing.T, dir string, want map[string]string) {
 	e := enginetest.Start(t, enginetest.Options{})
-	want := newClient(t, dir).build(e.Frontend)
+	require.Equal(t, want, newClient(t, dir).build(e.Frontend).layers)
 	for _, offset := range []string{"+400d", "-400d"} {
 		t.Run(offset, func(t *testing.T) {
 			c := newClient(t, dir)
 			c.Env = clock(t, offset)
 			got := c.build(e.Frontend)
-			require.Equal(t, want.layers, got.layers)
+			require.Equal(t, want, got.layers)
 			for name, runner := range got.runners {
 				require.Equal(t, "remote cache hit", runner, name)
 			}
@@ -357,9 +357,9 @@ func TestClocksAreWrong(t *testing.T) {
 			empty := enginetest.Start(t, enginetest.Options{})
 			c = newClient(t, dir)
 			c.Env = clock(t, offset)
-			require.Equal(t, want.layers, c.build(empty.Frontend).layers)
+			require.Equal(t, want, c.build(empty.Frontend).layers)
 			right := newClient(t, dir).build(empty.Frontend)
-			require.Equal(t, want.layers, right.layers)
+			require.Equal(t, want, right.layers)
 			for name, runner := range right.runners {
 				require.Equal(t, "remote cache hit", runner, name)
 			}

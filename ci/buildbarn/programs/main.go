@@ -29,7 +29,7 @@ import (
 )
 
 func main() {
-	file := flag.String("file", "", "file to append to")
+	file := flag.String("file", "", "file to append to, or - for standard output")
 	socket := flag.String("socket", "", "UNIX socket to listen on")
 	limit := flag.Int64("limit", 64<<20, "bytes from which on a file is put aside at the start, with .1 behind its name")
 	flag.Parse()
@@ -126,6 +126,9 @@ type actionLog struct {
 // openLog opens a log, of which a large one is put aside first, so that it
 // takes no more than twice the limit.
 func openLog(name string, limit int64) (*actionLog, error) {
+	if name == "-" {
+		return &actionLog{file: os.Stdout, seen: map[string]bool{}}, nil
+	}
 	if info, err := os.Stat(name); err == nil && info.Size() > limit {
 		if err := os.Rename(name, name+".1"); err != nil {
 			return nil, err
@@ -180,7 +183,10 @@ func (l *actionLog) append(r record) error {
 		return err
 	}
 	if _, err := l.file.Write(append(line, '\n')); err != nil {
-		return errors.Join(err, l.file.Truncate(info.Size()))
+		if info.Mode().IsRegular() {
+			err = errors.Join(err, l.file.Truncate(info.Size()))
+		}
+		return err
 	}
 	l.seen[r.UUID] = true
 	return nil
