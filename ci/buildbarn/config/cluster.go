@@ -158,17 +158,22 @@ func (c Cluster) to(p Places, self, other Part, n int, port Port) grpcClient {
 	}
 }
 
+// What one node of a shard has lost is copied from the other one when somebody asks
+// for it. A blob is copied once for all who ask at that time; for results Buildbarn
+// cannot do that, and they are small.
+var (
+	copyResults = replicator{Local: &empty{}}
+	copyBlobs   = replicator{Deduplicating: &copyResults}
+)
+
 // sharded is the storage of the whole cluster, as one of its parts uses it.
-func (c Cluster) sharded(p Places, self Part) blobAccess {
+func (c Cluster) sharded(p Places, self Part, copies replicator) blobAccess {
 	var shards []shard
 	for n := range c.Shards {
 		node := func(set Part) blobAccess {
 			there := c.to(p, self, set, n, PortStorage)
 			return blobAccess{GRPC: &there}
 		}
-		// What one of the two has lost is copied from the other one when
-		// somebody asks for it, once.
-		copies := replicator{Deduplicating: &replicator{Local: &empty{}}}
 		shards = append(shards, shard{Weight: 1, Backend: blobAccess{Mirrored: &mirrored{
 			BackendA:       node(StorageA),
 			BackendB:       node(StorageB),
@@ -200,10 +205,9 @@ func (c Cluster) RenderStorage(p Places, set Part, n int) ([]byte, error) {
 
 // RenderFrontend gives the configuration of what clients see.
 func (c Cluster) RenderFrontend(p Places) ([]byte, error) {
-	all := c.sharded(p, FrontendPart)
 	return render(c.frontend(
 		c.server(p.Listen(FrontendPart, 0, PortClients), clients(p), &tlsServer{ServerKeyPair: pair(p.Public())}),
-		all, all,
+		c.sharded(p, FrontendPart, copyBlobs), c.sharded(p, FrontendPart, copyResults),
 		access{read: allow, upload: roleIs(Trusted, Landed), vouch: roleIs(Landed), execute: roleIs(Trusted, Landed)},
 		c.to(p, FrontendPart, SchedulerPart, 0, PortActions),
 		p.Listen(FrontendPart, 0, PortMetrics),
@@ -215,7 +219,7 @@ func (c Cluster) RenderScheduler(p Places) ([]byte, error) {
 	return render(c.queue(
 		c.within(p, SchedulerPart, 0, PortActions),
 		c.within(p, SchedulerPart, 0, PortQueue),
-		c.sharded(p, SchedulerPart),
+		c.sharded(p, SchedulerPart, copyBlobs),
 		p.Listen(SchedulerPart, 0, PortMetrics),
 	))
 }
@@ -238,10 +242,10 @@ const WorkerVariable = "WORKER"
 
 // RenderWorker gives the configuration of a worker of a pool.
 func (c Cluster) RenderWorker(p Places, pool Pool) ([]byte, error) {
-	all := c.sharded(p, WorkerPart)
 	w := c.crewOf(p, pool)
 	w.id = variable(WorkerVariable)
-	return render(c.worker(w, c.to(p, WorkerPart, SchedulerPart, 0, PortQueue), all, c.complete(all),
+	return render(c.worker(w, c.to(p, WorkerPart, SchedulerPart, 0, PortQueue),
+		c.sharded(p, WorkerPart, copyBlobs), c.complete(c.sharded(p, WorkerPart, copyResults)),
 		[]completedActionLogger{{
 			Client:               grpcClient{Address: "unix://" + p.Files(WorkerPart, 0) + "/" + ActionsSocket},
 			MaximumSendQueueSize: sendQueue,

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kiln-build/kiln/ci/buildbarn/config"
 	"github.com/kiln-build/kiln/tools/exitcode"
+	"github.com/kiln-build/kiln/tools/humanize"
 )
 
 // Programs are the paths of the executables.
@@ -304,9 +305,9 @@ func checkSpace(o Options) error {
 	}
 	if free < config.Default().LargestBlob(o.Size) && used < o.Size/2 {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("the disk of %s has no space for a cache: %s of %s are free: make room, or choose another directory with --state or a smaller --size",
-			o.State, Size(free), Size(o.Size)))
+			o.State, humanize.Bytes(free), humanize.Bytes(o.Size)))
 	}
-	fmt.Fprintf(o.Log, "warning: the disk has %s less than the cache may grow to (%s); writes fail when it is full\n", Size(missing), Size(o.Size))
+	fmt.Fprintf(o.Log, "warning: the disk has %s less than the cache may grow to (%s); writes fail when it is full\n", humanize.Bytes(missing), humanize.Bytes(o.Size))
 	return nil
 }
 

@@ -12,13 +12,14 @@ type Size int64
 
 var units = []string{"B", "KiB", "MiB", "GiB", "TiB"}
 
+// String writes it so that Set reads the same.
 func (s Size) String() string {
-	value, unit := float64(s), 0
-	for value >= 1024 && unit < len(units)-1 {
-		value /= 1024
+	unit := 0
+	for s != 0 && s%1024 == 0 && unit < len(units)-1 {
+		s /= 1024
 		unit++
 	}
-	return strconv.FormatFloat(float64(int64(value*10))/10, 'f', -1, 64) + units[unit]
+	return strconv.FormatInt(int64(s), 10) + units[unit]
 }
 
 // Set reads a whole number and a unit; without one it is bytes.
