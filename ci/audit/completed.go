@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -29,11 +28,9 @@ func (c Completed) hash() string { return digestRE.FindStringSubmatch(c.Digest)[
 
 // ReadCompleted reads a workers' list: one JSON object an execution.
 func ReadCompleted(path string) ([]Completed, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("opening the workers' list: %w", err))
-	} else if err != nil {
-		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("opening the workers' list: %w", err))
+	f, err := open("the workers' list", path)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	list := []Completed{}

@@ -101,12 +101,13 @@ func (e *Evidence) line(text string) {
 	}
 }
 
-func open(path string) (*os.File, error) {
+// open opens a file that the user named; what says what it should be.
+func open(what, path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("opening what Bazel said: %w", err))
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("opening %s: %w", what, err))
 	} else if err != nil {
-		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("opening what Bazel said: %w", err))
+		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("opening %s: %w", what, err))
 	}
 	return f, nil
 }
@@ -114,7 +115,7 @@ func open(path string) (*os.File, error) {
 // ReadBuildLog takes in what Bazel printed to stderr. Options are in it where
 // Bazel ran with --announce_rc.
 func (e *Evidence) ReadBuildLog(path string) error {
-	f, err := open(path)
+	f, err := open("what Bazel said", path)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (e *Evidence) ReadBuildLog(path string) error {
 
 // ReadEvents takes in what --build_event_json_file wrote.
 func (e *Evidence) ReadEvents(path string) error {
-	f, err := open(path)
+	f, err := open("what Bazel said", path)
 	if err != nil {
 		return err
 	}
