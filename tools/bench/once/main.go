@@ -151,11 +151,11 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 
 // workspace makes what is built.
 func (o *options) workspace(ctx context.Context, dir string) error {
+	from := os.Getenv("BUILD_WORKSPACE_DIRECTORY")
+	if from == "" {
+		return exitcode.With(exitcode.BadInput, errors.New("not started by `bazel run`: BUILD_WORKSPACE_DIRECTORY is not set"))
+	}
 	if o.real {
-		from := os.Getenv("BUILD_WORKSPACE_DIRECTORY")
-		if from == "" {
-			return exitcode.With(exitcode.BadInput, errors.New("not started by `bazel run`: BUILD_WORKSPACE_DIRECTORY is not set"))
-		}
 		return nested.CopyWorkspace(ctx, from, dir)
 	}
 	tool, err := runfiles.Rlocation("_main/tools/bench/once/standin/cmd/cmd_/cmd")
@@ -166,7 +166,7 @@ func (o *options) workspace(ctx context.Context, dir string) error {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("making the workspace: %w", err))
 	}
 	o.targets = []string{standin.Target}
-	return standin.Write(dir, tool, standin.Components())
+	return standin.Write(dir, tool, filepath.Join(from, "MODULE.bazel"), standin.Components())
 }
 
 // round runs clients against an engine of their own.

@@ -98,6 +98,24 @@ func hash(into io.Writer, name string) error {
 // Target is the pattern of all components of the workspace.
 const Target = "//:all"
 
+// dependencies gives the dependencies of a MODULE.bazel, which are a line each.
+func dependencies(module string) (string, error) {
+	text, err := os.ReadFile(module)
+	if err != nil {
+		return "", err
+	}
+	var found strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "bazel_dep(") {
+			found.WriteString(line)
+		}
+	}
+	if found.Len() == 0 {
+		return "", fmt.Errorf("%s names no dependencies", module)
+	}
+	return found.String(), nil
+}
+
 const rules = `"""Components that only cost time and bytes."""
 
 def _impl(ctx):
@@ -132,7 +150,15 @@ stand_in = rule(
 
 // Write writes the workspace to dir. Tool is the program that calls Make: that
 // of the folder cmd.
-func Write(dir, tool string, components []Component) error {
+//
+// Module is the MODULE.bazel of this repository, whose dependencies it takes over:
+// where Bazel has no central registry it is given overrides for all of them, and
+// an override of what nobody depends on is an error. Nothing of them is loaded.
+func Write(dir, tool, module string, components []Component) error {
+	dependencies, err := dependencies(module)
+	if err != nil {
+		return fmt.Errorf("writing the workspace of stand-ins: %w", err)
+	}
 	var build strings.Builder
 	build.WriteString("load(\":rules.bzl\", \"stand_in\")\n\nexports_files([\"tool\"])\n")
 	for _, c := range components {
@@ -155,7 +181,7 @@ func Write(dir, tool string, components []Component) error {
 		content []byte
 		mode    os.FileMode
 	}{
-		{"MODULE.bazel", []byte("module(name = \"standin\")\n"), 0o644},
+		{"MODULE.bazel", []byte("module(name = \"standin\")\n\n" + dependencies), 0o644},
 		{"rules.bzl", []byte(rules), 0o644},
 		{"BUILD.bazel", []byte(build.String()), 0o644},
 		{"tool", program, 0o755},

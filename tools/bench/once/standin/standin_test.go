@@ -33,7 +33,12 @@ func TestMake(t *testing.T) {
 func TestWrite(t *testing.T) {
 	dir, tool := t.TempDir(), filepath.Join(t.TempDir(), "tool")
 	require.NoError(t, os.WriteFile(tool, []byte("a program"), 0o600))
-	require.NoError(t, standin.Write(dir, tool, standin.Components()))
+	module := filepath.Join(t.TempDir(), "MODULE.bazel")
+	require.NoError(t, os.WriteFile(module, []byte("module(name = \"kiln\")\n\nbazel_dep(name = \"rules_go\", version = \"1\")\nuse_repo(x)\n"), 0o600))
+	require.NoError(t, standin.Write(dir, tool, module, standin.Components()))
+	written, err := os.ReadFile(filepath.Join(dir, "MODULE.bazel"))
+	require.NoError(t, err)
+	require.Equal(t, "module(name = \"standin\")\n\nbazel_dep(name = \"rules_go\", version = \"1\")\n", string(written))
 	build, err := os.ReadFile(filepath.Join(dir, "BUILD.bazel"))
 	require.NoError(t, err)
 	require.Contains(t, string(build), `
