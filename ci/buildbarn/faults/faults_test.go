@@ -97,7 +97,7 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 	c.t.Helper()
 	dir := c.t.TempDir()
 	log, events := filepath.Join(dir, "log"), filepath.Join(dir, "events")
-	args := []string{"--disk_cache=", "--execution_log_compact_file=" + log, "--build_event_json_file=" + events}
+	args := []string{"--disk_cache=", "--execution_log_json_file=" + log, "--build_event_json_file=" + events}
 	if frontend != "" {
 		args = append(args, "--config=remote", "--remote_executor="+frontend, "--remote_cache="+frontend)
 	}

@@ -50,7 +50,7 @@ type Run struct {
 
 // Result is what one client did.
 type Result struct {
-	// Log is its compact execution log.
+	// Log is its execution log.
 	Log string
 	// Down and Up are bytes from and to the endpoint.
 	Down, Up int64
@@ -117,7 +117,7 @@ func (r Run) one(ctx context.Context, i int, ready func(), start <-chan struct{}
 	if err := bazel.Run(ctx, "build", slices.Concat(options, []string{"--nobuild"}, r.Targets)...); err != nil {
 		return Result{}, withTail(err, log.Name())
 	}
-	result := Result{Log: filepath.Join(dir, "execution.log.zst")}
+	result := Result{Log: filepath.Join(dir, "execution.log.json")}
 	events := filepath.Join(dir, "events.json")
 	ready()
 	select {
@@ -126,7 +126,7 @@ func (r Run) one(ctx context.Context, i int, ready func(), start <-chan struct{}
 		return Result{}, context.Cause(ctx)
 	}
 	began := time.Now()
-	args := slices.Concat(options, []string{"--execution_log_compact_file=" + result.Log, "--build_event_json_file=" + events}, r.Targets)
+	args := slices.Concat(options, []string{"--execution_log_json_file=" + result.Log, "--build_event_json_file=" + events}, r.Targets)
 	if err := bazel.Run(ctx, "build", args...); err != nil {
 		return Result{}, withTail(err, log.Name())
 	}
