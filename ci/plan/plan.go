@@ -100,6 +100,7 @@ func Make(ctx context.Context, o Options) (_ *Result, err error) {
 		"--build_tests_only",
 		"--test_tag_filters=" + Tag,
 		"--build_event_json_file=" + events,
+		"--nobuild_event_json_file_path_conversion",
 		"--remote_executor=" + endpoint,
 		"--remote_cache=",
 		"--noremote_upload_local_results",

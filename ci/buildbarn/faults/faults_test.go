@@ -97,7 +97,9 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 	c.t.Helper()
 	dir := c.t.TempDir()
 	log, events := filepath.Join(dir, "log"), filepath.Join(dir, "events")
-	args := []string{"--disk_cache=", "--execution_log_json_file=" + log, "--build_event_json_file=" + events}
+	args := []string{"--disk_cache=", "--execution_log_json_file=" + log, "--build_event_json_file=" + events,
+		// Where files are here, not where they are in a cache.
+		"--nobuild_event_json_file_path_conversion"}
 	if frontend != "" {
 		args = append(args, "--config=remote", "--remote_executor="+frontend, "--remote_cache="+frontend)
 	}
@@ -293,8 +295,9 @@ func damage(t *testing.T, name string) {
 }
 
 func storageDiskIsFull(t *testing.T, dir string, want map[string]string) {
-	// Layers alone are 13 MiB, and what Buildbarn keeps beside them is small.
-	e := enginetest.Start(t, onSmallDisk(t, 10<<20))
+	// Enough to start with a store of half a gigabyte, and too little for layers
+	// of 13 MiB, which are in it twice while they are made.
+	e := enginetest.Start(t, onSmallDisk(t, 24<<20, 512<<20))
 	got := newClient(t, dir).build(e.Frontend)
 	require.Equal(t, want, got.layers)
 
@@ -306,12 +309,12 @@ func storageDiskIsFull(t *testing.T, dir string, want map[string]string) {
 // small disk and become the launcher.
 const smallDiskName = "kiln-small-disk"
 
-// onSmallDisk puts the state of an engine on a disk of a size, which only the
-// engine's processes see, and which is gone with them.
-func onSmallDisk(t *testing.T, size int64) enginetest.Options {
+// onSmallDisk puts the state of an engine, which may store more, on a disk of a
+// size, which only the engine's processes see, and which is gone with them.
+func onSmallDisk(t *testing.T, size, store int64) enginetest.Options {
 	t.Helper()
 	state := t.TempDir()
-	return enginetest.Options{State: state, Prepare: func(cmd *exec.Cmd) {
+	return enginetest.Options{State: state, Size: store, Prepare: func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{smallDiskName, state, strconv.FormatInt(size, 10), cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/proc/self/exe"
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS

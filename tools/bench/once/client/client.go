@@ -126,7 +126,9 @@ func (r Run) one(ctx context.Context, i int, ready func(), start <-chan struct{}
 		return Result{}, context.Cause(ctx)
 	}
 	began := time.Now()
-	args := slices.Concat(options, []string{"--execution_log_json_file=" + result.Log, "--build_event_json_file=" + events}, r.Targets)
+	args := slices.Concat(options, []string{"--execution_log_json_file=" + result.Log, "--build_event_json_file=" + events,
+		// Where files are here, not where they are in the cache.
+		"--nobuild_event_json_file_path_conversion"}, r.Targets)
 	if err := bazel.Run(ctx, "build", args...); err != nil {
 		return Result{}, withTail(err, log.Name())
 	}
