@@ -307,6 +307,10 @@ func TestShouldHaveBeenCached(t *testing.T) {
 			again: []*logpb.SpawnExec{executed("linux-sandbox", key1, 200)}, evidence: said("WARNING: Remote Cache: UNAUTHENTICATED: no token"),
 			cause: audit.Unreachable, detail: "UNAUTHENTICATED",
 		},
+		"Bazel did not complain": {
+			again: []*logpb.SpawnExec{executed("linux-sandbox", key1, 200)}, evidence: with("--remote_cache=grpc://cache"),
+			cause: audit.NoResult, detail: "the cache is empty, or is another one",
+		},
 		"nothing to go by": {
 			again: []*logpb.SpawnExec{executed("linux-sandbox", key1, 200)},
 			cause: audit.Unknown, detail: "give --build-log or --events",
@@ -356,6 +360,7 @@ func TestEvents(t *testing.T) {
 	var e audit.Evidence
 	require.NoError(t, e.ReadEvents(path))
 	require.Equal(t, audit.Evidence{
+		Given:      true,
 		HasOptions: true,
 		Options: map[string]string{
 			"remote_cache": "grpc://cache", "remote_upload_local_results": "false", "disk_cache": "/b",

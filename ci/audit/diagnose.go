@@ -80,6 +80,8 @@ func diagnose(jobs []Job, c Component, s spawnOf) Miss {
 		return miss(Unreachable, "Bazel said: %s", known.Denied[0])
 	case hits > 0:
 		return miss(NoResult, "the cache had %d other results for the job; `kiln explain` says what changed for this one", hits)
+	case known.Given:
+		return miss(NoResult, "nothing in the job came from a cache, and Bazel did not complain: the cache is empty, or is another one")
 	}
 	return miss(Unknown, "nothing in the job came from a cache, which is so with an empty cache and with one out of reach: give --build-log or --events")
 }

@@ -16,6 +16,8 @@ import (
 
 // Evidence is what Bazel said about its caches, outside the execution log.
 type Evidence struct {
+	// Given tells that there is any.
+	Given bool
 	// HasOptions tells that Options are known.
 	HasOptions bool
 	// Options are Bazel's options about caches, by name without dashes.
@@ -120,6 +122,7 @@ func (e *Evidence) ReadBuildLog(path string) error {
 		return err
 	}
 	defer f.Close()
+	e.Given = true
 	for in := bufio.NewReader(f); ; {
 		text, err := in.ReadString('\n')
 		e.line(strings.TrimSuffix(text, "\n"))
@@ -138,6 +141,7 @@ func (e *Evidence) ReadEvents(path string) error {
 		return err
 	}
 	defer f.Close()
+	e.Given = true
 	decoder := json.NewDecoder(f)
 	for entry := 1; ; entry++ {
 		var event struct {
