@@ -26,6 +26,7 @@ func Defaults(prefix string) map[string]string {
 		"CONFIG_QEMU_IN":          "config/configuration-qemu.toml.in",
 		"CONFIG_QEMU_COCO_DEV_IN": "config/configuration-qemu-coco-dev.toml.in",
 		"CONFIG_QEMU_SNP_IN":      "config/configuration-qemu-snp.toml.in",
+		"CONFIG_REMOTE_IN":        "config/configuration-remote.toml.in",
 
 		// What is started.
 		"QEMUPATH":                    qemu,
