@@ -41,7 +41,7 @@ func (e Engine) namespace() runtime.Object {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.Namespace}}
 }
 
-func (e Engine) configMap(part config.Part, name string, labels map[string]string, files map[string][]byte) *corev1.ConfigMap {
+func (e Engine) configMap(name string, labels map[string]string, files map[string][]byte) *corev1.ConfigMap {
 	c := &corev1.ConfigMap{ObjectMeta: e.meta(name, labels), Data: map[string]string{}}
 	for file, text := range files {
 		c.Data[file] = string(text)
@@ -223,7 +223,7 @@ func (e Engine) storage(p pods) (string, []runtime.Object, error) {
 		}
 		labels := component(set)
 		objects = append(objects,
-			e.configMap(set, string(set), labels, map[string][]byte{"storage.jsonnet": text}),
+			e.configMap(string(set), labels, map[string][]byte{"storage.jsonnet": text}),
 			e.service(set, true, config.PortStorage),
 			&appsv1.StatefulSet{
 				ObjectMeta: e.meta(string(set), labels),
@@ -262,7 +262,7 @@ func (e Engine) frontend(p pods) (string, []runtime.Object, error) {
 	part := config.FrontendPart
 	name, labels := string(part), component(part)
 	return "frontend.yaml", []runtime.Object{
-		e.configMap(part, name, labels, map[string][]byte{"frontend.jsonnet": text}),
+		e.configMap(name, labels, map[string][]byte{"frontend.jsonnet": text}),
 		e.service(part, false, config.PortClients),
 		&appsv1.Deployment{
 			ObjectMeta: e.meta(name, labels),
@@ -296,7 +296,7 @@ func (e Engine) scheduler(p pods) (string, []runtime.Object, error) {
 	part := config.SchedulerPart
 	name, labels := string(part), component(part)
 	return "scheduler.yaml", []runtime.Object{
-		e.configMap(part, name, labels, map[string][]byte{"scheduler.jsonnet": text}),
+		e.configMap(name, labels, map[string][]byte{"scheduler.jsonnet": text}),
 		e.service(part, false, config.PortActions, config.PortQueue),
 		&appsv1.Deployment{
 			ObjectMeta: e.meta(name, labels),
@@ -360,7 +360,7 @@ func (e Engine) pool(p pods, pool config.Pool) ([]runtime.Object, error) {
 	}
 	disk := resource.MustParse(pool.Disk)
 	return []runtime.Object{
-		e.configMap(part, name, labels, map[string][]byte{"worker.jsonnet": worker, "runner.jsonnet": runner}),
+		e.configMap(name, labels, map[string][]byte{"worker.jsonnet": worker, "runner.jsonnet": runner}),
 		&appsv1.Deployment{
 			ObjectMeta: e.meta(name, labels),
 			Spec: appsv1.DeploymentSpec{
