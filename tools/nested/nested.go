@@ -30,8 +30,8 @@ type Bazel struct {
 	// Output, if it is not nil, receives the results of queries in place of
 	// Log.
 	Output io.Writer
-	// Env is added to the environment of this process.
-	Env []string
+	// Startup are more startup options.
+	Startup []string
 }
 
 // Command gives the command line of Bazel up to and including its startup
@@ -55,7 +55,8 @@ func (b *Bazel) Run(ctx context.Context, command string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	line = append(line, "--output_base="+b.OutputBase, "--max_idle_secs=60", command)
+	line = append(line, "--output_base="+b.OutputBase, "--max_idle_secs=60")
+	line = append(append(line, b.Startup...), command)
 	if command != "shutdown" {
 		// The caller's bazel-bin links stay as they are.
 		line = append(line, "--symlink_prefix=/", "--color=no", "--curses=no", "--show_progress_rate_limit=30")
@@ -67,7 +68,7 @@ func (b *Bazel) Run(ctx context.Context, command string, args ...string) error {
 	if b.Output != nil {
 		cmd.Stdout = b.Output
 	}
-	cmd.Env = append(environment(os.Environ()), b.Env...)
+	cmd.Env = environment(os.Environ())
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 30 * time.Second
 	if err := cmd.Run(); err != nil {
