@@ -30,8 +30,6 @@ type Bazel struct {
 	// Output, if it is not nil, receives the results of queries in place of
 	// Log.
 	Output io.Writer
-	// Startup are more startup options.
-	Startup []string
 }
 
 // Command gives the command line of Bazel up to and including its startup
@@ -55,8 +53,7 @@ func (b *Bazel) Run(ctx context.Context, command string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	line = append(line, "--output_base="+b.OutputBase, "--max_idle_secs=60")
-	line = append(append(line, b.Startup...), command)
+	line = append(line, "--output_base="+b.OutputBase, "--max_idle_secs=60", command)
 	if command != "shutdown" {
 		// The caller's bazel-bin links stay as they are.
 		line = append(line, "--symlink_prefix=/", "--color=no", "--curses=no", "--show_progress_rate_limit=30")

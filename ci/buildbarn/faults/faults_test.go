@@ -2,7 +2,7 @@
 
 // The tests of this package do to a real engine, while a real Bazel builds with
 // it, what happens to engines: it goes away, workers die, what is stored is lost
-// or damaged, the disk is full, clocks are wrong. Every build must succeed, and
+// or damaged, the disk is full. Every build must succeed, and
 // make what a build without an engine makes.
 //
 // Bazel has the flags of --config=remote, as users have. What it builds are
@@ -13,7 +13,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -28,10 +27,10 @@ import (
 	"github.com/bazelbuild/rules_go/go/runfiles"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kiln-build/kiln/ci/buildbarn/config"
 	"github.com/kiln-build/kiln/ci/buildbarn/enginetest"
 	"github.com/kiln-build/kiln/tools/bench/once/standin"
 	"github.com/kiln-build/kiln/tools/execlog"
-	"github.com/kiln-build/kiln/tools/layer"
 	"github.com/kiln-build/kiln/tools/nested"
 	"github.com/kiln-build/kiln/tools/nested/nestedtest"
 )
@@ -87,8 +86,6 @@ type result struct {
 	runners map[string]string
 	// said is what Bazel printed.
 	said string
-	// started is when Bazel thinks that it was called.
-	started time.Time
 }
 
 // start starts to build everything with the engine, or without one if there is no
@@ -113,7 +110,7 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 		require.NoError(c.t, <-done)
 		files, err := nested.OutputFiles(events)
 		require.NoError(c.t, err)
-		r := result{layers: map[string]string{}, runners: map[string]string{}, said: c.said(), started: started(c.t, events)}
+		r := result{layers: map[string]string{}, runners: map[string]string{}, said: c.said()}
 		for _, name := range files {
 			content, err := os.ReadFile(name)
 			require.NoError(c.t, err)
@@ -127,18 +124,6 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 		}
 		return r
 	}
-}
-
-// started reads the time from the first of the build events.
-func started(t *testing.T, events string) time.Time {
-	t.Helper()
-	f, err := os.Open(events)
-	require.NoError(t, err)
-	defer f.Close()
-	var event struct{ Started struct{ StartTime time.Time } }
-	require.NoError(t, json.NewDecoder(f).Decode(&event))
-	require.NotZero(t, event.Started.StartTime)
-	return event.Started.StartTime
 }
 
 func (c *client) said() string {
@@ -185,7 +170,6 @@ func TestFaults(t *testing.T) {
 		"storage loses blobs":       storageLosesBlobs,
 		"stored blobs are damaged":  damagedBlobsAreNotUsed,
 		"the storage disk is full":  storageDiskIsFull,
-		"clocks of clients are off": clocksAreWrong,
 	} {
 		t.Run(name, func(t *testing.T) { fault(t, dir, want) })
 	}
@@ -295,9 +279,8 @@ func damage(t *testing.T, name string) {
 }
 
 func storageDiskIsFull(t *testing.T, dir string, want map[string]string) {
-	// Enough to start with a store of half a gigabyte, and too little for layers
-	// of 21 MiB, which are in it twice while they are made.
-	e := enginetest.Start(t, onSmallDisk(t, 32<<20, 512<<20))
+	// Layers alone are 21 MiB.
+	e := enginetest.Start(t, onSmallDisk(t, 16<<20))
 	got := newClient(t, dir).build(e.Frontend)
 	require.Equal(t, want, got.layers)
 
@@ -309,13 +292,15 @@ func storageDiskIsFull(t *testing.T, dir string, want map[string]string) {
 // small disk and become the launcher.
 const smallDiskName = "kiln-small-disk"
 
-// onSmallDisk puts the state of an engine, which may store more, on a disk of a
-// size, which only the engine's processes see, and which is gone with them.
-func onSmallDisk(t *testing.T, size, store int64) enginetest.Options {
+// onSmallDisk puts what an engine stores, which may be more, on a disk of a size,
+// which only the engine's processes see, and which is gone with them.
+func onSmallDisk(t *testing.T, size int64) enginetest.Options {
 	t.Helper()
 	state := t.TempDir()
-	return enginetest.Options{State: state, Size: store, Prepare: func(cmd *exec.Cmd) {
-		cmd.Args = append([]string{smallDiskName, state, strconv.FormatInt(size, 10), cmd.Path}, cmd.Args[1:]...)
+	storage := filepath.Join(state, config.StorageDirectory)
+	require.NoError(t, os.Mkdir(storage, 0o755))
+	return enginetest.Options{State: state, Prepare: func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{smallDiskName, storage, strconv.FormatInt(size, 10), cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/proc/self/exe"
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
@@ -324,11 +309,11 @@ func onSmallDisk(t *testing.T, size, store int64) enginetest.Options {
 }
 
 // becomeLauncher mounts the disk and runs the launcher in its place.
-func becomeLauncher(state, size string, argv []string) error {
+func becomeLauncher(dir, size string, argv []string) error {
 	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("keeping mounts private: %w", err)
 	}
-	if err := syscall.Mount("small", state, "tmpfs", 0, "size="+size); err != nil {
+	if err := syscall.Mount("small", dir, "tmpfs", 0, "size="+size); err != nil {
 		return fmt.Errorf("mounting a small disk: %w", err)
 	}
 	return syscall.Exec(argv[0], argv, os.Environ())
@@ -340,79 +325,4 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
-}
-
-// A client whose clock is a year off uses what others made, and makes the same
-// itself.
-func clocksAreWrong(t *testing.T, dir string, want map[string]string) {
-	e := enginetest.Start(t, enginetest.Options{})
-	right := newClient(t, dir)
-	require.Equal(t, want, right.build(e.Frontend).layers)
-	java := right.java()
-	for _, offset := range []string{"+400d", "-400d"} {
-		t.Run(offset, func(t *testing.T) {
-			c := newClient(t, dir)
-			c.Startup = clock(t, offset, java)
-			got := c.build(e.Frontend)
-			require.Equal(t, want, got.layers)
-			for name, runner := range got.runners {
-				require.Equal(t, "remote cache hit", runner, name)
-			}
-			requireOff(t, got.started)
-
-			// Now it is the one that fills the cache.
-			empty := enginetest.Start(t, enginetest.Options{})
-			c = newClient(t, dir)
-			c.Startup = clock(t, offset, java)
-			require.Equal(t, want, c.build(empty.Frontend).layers)
-			after := newClient(t, dir).build(empty.Frontend)
-			require.Equal(t, want, after.layers)
-			for name, runner := range after.runners {
-				require.Equal(t, "remote cache hit", runner, name)
-			}
-		})
-	}
-}
-
-// requireOff makes sure that the clock really was wrong.
-func requireOff(t *testing.T, started time.Time) {
-	t.Helper()
-	require.Greater(t, time.Since(started).Abs(), 300*24*time.Hour)
-}
-
-// java gives the home of the Java that Bazel itself runs in.
-func (c *client) java() string {
-	c.t.Helper()
-	var out bytes.Buffer
-	bazel := *c.Bazel
-	bazel.Output = &out
-	require.NoError(c.t, bazel.Run(c.t.Context(), "info", "java-home"))
-	return strings.TrimSpace(out.String())
-}
-
-// clock gives the startup options of a Bazel whose clock is wrong. Bazel takes
-// LD_PRELOAD from its environment away, so it is given a Java that puts it back.
-func clock(t *testing.T, offset, java string) []string {
-	t.Helper()
-	archive, err := runfiles.Rlocation(os.Getenv("CLOCK"))
-	require.NoError(t, err)
-	f, err := os.Open(archive)
-	require.NoError(t, err)
-	defer f.Close()
-	root := t.TempDir()
-	require.NoError(t, layer.Extract(t.Context(), f, root))
-	home := t.TempDir()
-	entries, err := os.ReadDir(java)
-	require.NoError(t, err)
-	for _, e := range entries {
-		if e.Name() != "bin" {
-			require.NoError(t, os.Symlink(filepath.Join(java, e.Name()), filepath.Join(home, e.Name())))
-		}
-	}
-	require.NoError(t, os.Mkdir(filepath.Join(home, "bin"), 0o755))
-	// Only what a clock on the wall shows is wrong: waiting takes as long as ever.
-	script := fmt.Sprintf("#!/bin/sh\nLD_PRELOAD=%s FAKETIME=%s FAKETIME_DONT_FAKE_MONOTONIC=1 exec %s \"$@\"\n",
-		filepath.Join(root, "usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"), offset, filepath.Join(java, "bin/java"))
-	require.NoError(t, os.WriteFile(filepath.Join(home, "bin/java"), []byte(script), 0o755))
-	return []string{"--server_javabase=" + home}
 }
