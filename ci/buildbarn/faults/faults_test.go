@@ -164,12 +164,12 @@ func TestFaults(t *testing.T) {
 	// As a build without any engine makes them.
 	want := newClient(t, dir).build("").layers
 	for name, fault := range map[string]func(t *testing.T, dir string, want map[string]string){
-		"the engine vanishes":       engineVanishes,
-		"the engine is not there":   engineIsNotThere,
-		"a worker dies":             workerDies,
-		"storage loses blobs":       storageLosesBlobs,
-		"stored blobs are damaged":  damagedBlobsAreNotUsed,
-		"the storage disk is full":  storageDiskIsFull,
+		"the engine vanishes":      engineVanishes,
+		"the engine is not there":  engineIsNotThere,
+		"a worker dies":            workerDies,
+		"storage loses blobs":      storageLosesBlobs,
+		"stored blobs are damaged": damagedBlobsAreNotUsed,
+		"the storage disk is full": storageDiskIsFull,
 	} {
 		t.Run(name, func(t *testing.T) { fault(t, dir, want) })
 	}
