@@ -37,6 +37,7 @@ type event struct {
 	Aborted     struct{ Reason string }
 	Configured  struct{ TestSize string }
 	TestSummary struct{ OverallStatus string }
+	Finished    *struct{ ExitCode struct{ Code int } }
 }
 
 // Read reads the build event protocol as Bazel writes it as JSON, one event
@@ -47,6 +48,7 @@ func Read(name string) (*Verdicts, error) {
 		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading Bazel's events: %w", err))
 	}
 	defer f.Close()
+	ended := false
 	tests, passed, skipped := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for decoder := json.NewDecoder(f); ; {
 		var e event
@@ -56,6 +58,10 @@ func Read(name string) (*Verdicts, error) {
 			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading Bazel's events from %s: %w", name, err))
 		}
 		switch {
+		case e.Finished != nil:
+			// 0 to 4: what was asked for passed, did not build, or did not
+			// pass. Anything else is trouble of Bazel's own.
+			ended = e.Finished.ExitCode.Code <= 4
 		case e.ID.TargetConfigured.Label != "" && e.Configured.TestSize != "":
 			tests[e.ID.TargetConfigured.Label] = true
 		case e.ID.TargetCompleted.Label != "" && e.Aborted.Reason == "SKIPPED":
@@ -63,6 +69,9 @@ func Read(name string) (*Verdicts, error) {
 		case e.ID.TestSummary.Label != "" && e.TestSummary.OverallStatus == "PASSED":
 			passed[e.ID.TestSummary.Label] = true
 		}
+	}
+	if !ended {
+		return nil, exitcode.With(exitcode.Failed, fmt.Errorf("reading Bazel's events from %s: Bazel did not get to the end", name))
 	}
 	v := &Verdicts{Missing: map[string][]string{}, Skipped: []string{}}
 	for label := range tests {

@@ -31,6 +31,14 @@ func TestReadRefuses(t *testing.T) {
 	require.ErrorContains(t, err, torn)
 	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
 
+	crashed := filepath.Join(t.TempDir(), "crashed.json")
+	for _, events := range []string{`{"id":{"started":{}}}`, `{"id":{"buildFinished":{}},"finished":{"exitCode":{"name":"CRASH","code":37}}}`} {
+		require.NoError(t, os.WriteFile(crashed, []byte(events), 0o600))
+		_, err = verdicts.Read(crashed)
+		require.ErrorContains(t, err, "Bazel did not get to the end")
+		require.Equal(t, exitcode.Failed, exitcode.Of(err))
+	}
+
 	_, err = verdicts.Read(filepath.Join(t.TempDir(), "absent.json"))
 	require.Equal(t, exitcode.LocalIO, exitcode.Of(err))
 }
