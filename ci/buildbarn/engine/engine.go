@@ -76,7 +76,7 @@ const lockWait = 3 * time.Second
 // it has stored last.
 const (
 	stopWait  = 3 * time.Second
-	flushWait = time.Minute
+	flushWait = 20 * time.Second
 )
 
 // Run runs an engine until the context ends, which is no error, or until storage

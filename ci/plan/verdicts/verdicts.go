@@ -60,8 +60,10 @@ func Read(name string) (*Verdicts, error) {
 		switch {
 		case e.Finished != nil:
 			// 0 to 4: what was asked for passed, did not build, or did not
-			// pass. Anything else is trouble of Bazel's own.
-			ended = e.Finished.ExitCode.Code <= 4
+			// pass. 34: the remote service refused. Anything else is trouble
+			// of Bazel's own.
+			code := e.Finished.ExitCode.Code
+			ended = code <= 4 || code == 34
 		case e.ID.TargetConfigured.Label != "" && e.Configured.TestSize != "":
 			tests[e.ID.TargetConfigured.Label] = true
 		case e.ID.TargetCompleted.Label != "" && e.Aborted.Reason == "SKIPPED":
