@@ -27,6 +27,7 @@ type planFlags struct {
 	output     string
 	outputBase string
 	verbose    bool
+	summary    string
 }
 
 func newPlanCommand() *cobra.Command {
@@ -46,6 +47,19 @@ follows -- are options that the tests will be run with.
 			if err != nil {
 				return err
 			}
+			if f.summary != "" {
+				text := func(w io.Writer) error {
+					fmt.Fprint(w, "```\n")
+					if err := f.text(w, result); err != nil {
+						return err
+					}
+					_, err := fmt.Fprint(w, "```\n")
+					return err
+				}
+				if err := rendered(text, func(data []byte) error { return appendTo(resolve(f.summary), data) }); err != nil {
+					return fmt.Errorf("appending to the summary: %w", err)
+				}
+			}
 			return f.print(cmd.OutOrStdout(), result)
 		},
 	}
@@ -53,6 +67,7 @@ follows -- are options that the tests will be run with.
 	cacheFlags(cmd, &f.cache)
 	flags.BoolVar(&f.why, "why", false, "name all that the cache lacks, not only the first component")
 	flags.StringVar(&f.output, "output", "text", "text, json or github")
+	flags.StringVar(&f.summary, "summary", "", "file to append the plan to as Markdown, such as $GITHUB_STEP_SUMMARY")
 	flags.StringVar(&f.outputBase, "output-base", "", "output base of the Bazel that asks (default: one in the cache directory)")
 	flags.BoolVar(&f.verbose, "verbose", false, "show what Bazel prints")
 	return cmd
@@ -129,6 +144,11 @@ func (f *planFlags) print(w io.Writer, result *plan.Result) error {
 		_, err = fmt.Fprintf(w, "matrix=%s\nany=%t\n", matrix, len(jobs) > 0)
 		return err
 	}
+	return f.text(w, result)
+}
+
+// text shows a plan to people.
+func (f *planFlags) text(w io.Writer, result *plan.Result) error {
 	if len(result.Platforms) == 0 {
 		_, err := fmt.Fprintf(w, "every platform has its verdict: %d tests passed on what is in this tree\n", result.Verdicts)
 		return err

@@ -254,15 +254,7 @@ func writeJSON(name string, value any) error {
 	if err != nil {
 		return err
 	}
-	f, err := atomicfile.Create(name, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Abort()
-	if _, err := f.Write(append(text, '\n')); err != nil {
-		return err
-	}
-	return f.Commit()
+	return atomicfile.WriteFile(name, append(text, '\n'), 0o600)
 }
 
 // ReadEndpoints reads what the engine in a state directory last said of itself.

@@ -5,17 +5,12 @@
 package enginetest
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +20,7 @@ import (
 
 	"github.com/kiln-build/kiln/ci/buildbarn/config"
 	"github.com/kiln-build/kiln/ci/buildbarn/engine"
+	"github.com/kiln-build/kiln/ci/buildbarn/launcher"
 )
 
 const (
@@ -56,24 +52,15 @@ type Options struct {
 }
 
 // An Engine is one that runs.
-type Engine struct {
-	// Endpoints are those of the time when it was ready.
-	engine.Endpoints
-	// Launcher is the process that holds the others.
-	Launcher *os.Process
-
-	ended  chan struct{}
-	code   int
-	stderr *buffer
-}
+type Engine struct{ *launcher.Process }
 
 // Launch gives the command that starts an engine, for tests that expect it to fail.
 func Launch(t testing.TB, o Options, args ...string) *exec.Cmd {
 	t.Helper()
-	launcher := os.Getenv(LauncherVariable)
-	if !filepath.IsAbs(launcher) {
+	program := os.Getenv(LauncherVariable)
+	if !filepath.IsAbs(program) {
 		var err error
-		launcher, err = runfiles.Rlocation(launcher)
+		program, err = runfiles.Rlocation(program)
 		require.NoError(t, err, "the test's BUILD file must name the launcher in %s", LauncherVariable)
 	}
 	if o.State == "" {
@@ -96,7 +83,7 @@ func Launch(t testing.TB, o Options, args ...string) *exec.Cmd {
 	if programs := os.Getenv(ProgramsVariable); programs != "" {
 		line = append(line, "--programs="+programs)
 	}
-	cmd := exec.Command(launcher, append(line, args...)...)
+	cmd := exec.Command(program, append(line, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if o.Prepare != nil {
 		o.Prepare(cmd)
@@ -107,41 +94,17 @@ func Launch(t testing.TB, o Options, args ...string) *exec.Cmd {
 // Start starts an engine and waits until it is ready. It ends with the test.
 func Start(t testing.TB, o Options, args ...string) *Engine {
 	t.Helper()
-	cmd := Launch(t, o, args...)
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	e := &Engine{ended: make(chan struct{}), stderr: &buffer{}}
-	cmd.Stderr = e.stderr
-
-	started := make(chan error)
-	ready := make(chan []byte, 1)
-	go func() {
-		// The launcher is killed when the thread that starts it ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		line, _ := bufio.NewReader(stdout).ReadBytes('\n')
-		ready <- line
-		_ = cmd.Wait() // the exit code says it
-		e.code = cmd.ProcessState.ExitCode()
-		close(e.ended)
-	}()
-	require.NoError(t, <-started)
-	e.Launcher = cmd.Process
+	p, err := launcher.Start(Launch(t, o, args...))
+	require.NotNil(t, p, "%v", err)
+	e := &Engine{p}
 	t.Cleanup(func() {
 		e.Stop(t)
 		if t.Failed() {
-			t.Logf("what the engine said:\n%s", e.stderr)
+			t.Logf("what the engine said:\n%s", e.Said())
 			e.logs(t)
 		}
 	})
-	line := <-ready
-	require.NotEmpty(t, line, "the engine did not become ready: %s", e.stderr)
-	require.NoError(t, json.Unmarshal(line, &e.Endpoints))
+	require.NoError(t, err)
 	return e
 }
 
@@ -163,7 +126,7 @@ func (e *Engine) Port(t testing.TB) int {
 func (e *Engine) Stop(t testing.TB) int {
 	t.Helper()
 	select {
-	case <-e.ended:
+	case <-e.Ended():
 	default:
 		_ = e.Launcher.Signal(syscall.SIGTERM) // it may just have ended
 	}
@@ -174,17 +137,14 @@ func (e *Engine) Stop(t testing.TB) int {
 func (e *Engine) Wait(t testing.TB) int {
 	t.Helper()
 	select {
-	case <-e.ended:
+	case <-e.Ended():
 	case <-time.After(time.Minute):
 		_ = e.Launcher.Kill()
-		<-e.ended
-		t.Errorf("the engine did not end: %s", e.stderr)
+		<-e.Ended()
+		t.Errorf("the engine did not end: %s", e.Said())
 	}
-	return e.code
+	return e.ExitCode()
 }
-
-// Said is what the launcher has written to standard error.
-func (e *Engine) Said() string { return e.stderr.String() }
 
 // Kill kills the launcher, and with it everything.
 func (e *Engine) Kill(t testing.TB) {
@@ -202,7 +162,7 @@ func (e *Engine) PID(t testing.TB, name string) int {
 		now, err := engine.ReadEndpoints(e.State)
 		pid = now.PIDs[name]
 		return err == nil && pid != 0
-	}, 30*time.Second, 20*time.Millisecond, "there is no process %s: %s", name, e.stderr)
+	}, 30*time.Second, 20*time.Millisecond, "there is no process %s: %s", name, e.Said())
 	return pid
 }
 
@@ -234,22 +194,4 @@ func (e *Engine) logs(t testing.TB) {
 			t.Logf("%s:\n%s", filepath.Base(name), text[max(0, len(text)-4000):])
 		}
 	}
-}
-
-// buffer may be read while it is written to.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 	"github.com/kiln-build/kiln/tools/bench/once/engine"
 	"github.com/kiln-build/kiln/tools/bench/once/standin"
 	"github.com/kiln-build/kiln/tools/exitcode"
+	"github.com/kiln-build/kiln/tools/humanize"
 	"github.com/kiln-build/kiln/tools/nested"
 	"github.com/kiln-build/kiln/tools/repro"
 )
@@ -178,13 +180,13 @@ func (o *options) round(ctx context.Context, dir, workspace string, mode client.
 	if mode == client.Cache {
 		workers = 0
 	}
-	e, err := engine.Start(ctx, filepath.Join(dir, "engine"), workers)
+	e, err := engine.Start(filepath.Join(dir, "engine"), workers)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, e.Stop(), nested.RemoveAll(filepath.Join(dir, "engine"))) }()
 	run := client.Run{
-		Mode: mode, Clients: clients, Workspace: workspace, Targets: o.targets, Endpoint: e.Address, Dir: dir,
+		Mode: mode, Clients: clients, Workspace: workspace, Targets: o.targets, Endpoint: e.Address(), Dir: dir,
 		Read: o.digests,
 	}
 	results, err := run.Do(ctx)
@@ -251,20 +253,18 @@ func print(out io.Writer, rows []row, asJSON bool) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	for _, name := range []string{"payload tdx"} {
-		if digest := rows[0].Digests[name]; digest != "" {
-			fmt.Fprintf(out, "\nall clients: %s %s\n", name, digest)
-		}
+	fmt.Fprintln(out, "\nWhat all clients got:")
+	for _, name := range slices.Sorted(maps.Keys(rows[0].Digests)) {
+		fmt.Fprintf(out, "%s  %s\n", rows[0].Digests[name], name)
 	}
 	return nil
 }
 
 // span writes the least and the most of some sizes.
 func span(bytes []int64) string {
-	const megabyte = 1 << 20
-	least, most := float64(slices.Min(bytes))/megabyte, float64(slices.Max(bytes))/megabyte
-	if len(bytes) == 1 {
-		return fmt.Sprintf("%.1f MiB", most)
+	least, most := humanize.Bytes(slices.Min(bytes)), humanize.Bytes(slices.Max(bytes))
+	if least == most {
+		return most
 	}
-	return fmt.Sprintf("%.1f to %.1f MiB", least, most)
+	return least + " to " + most
 }
