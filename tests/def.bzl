@@ -77,11 +77,11 @@ def platform_tests(platform):
             src = "//tests/suite/boot:boot_test.go",
             data = [
                 _bundle(platform),
-                "//tests/suite/boot:tools",
+                "//tests/suite/testtools:root",
             ],
             env = _payload_env(platform) | {
                 "KILN_RUNTIME_CLASS": class_,
-                "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/boot:tools)",
+                "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/testtools:root)",
             },
             # Emulation keeps every CPU busy, and a guest that gets none
             # looks like one that hangs.
@@ -94,6 +94,7 @@ def platform_tests(platform):
                 "//stack/agent/report",
                 "//tests/suite/boot",
                 "//tests/suite/payloadtest",
+                "//tests/suite/testtools",
                 "//tests/suite/vm",
                 "@com_github_containerd_ttrpc//:ttrpc",
                 "@com_github_stretchr_testify//require",

@@ -18,6 +18,7 @@ import (
 	"github.com/kiln-build/kiln/stack/agent/report"
 	"github.com/kiln-build/kiln/tests/suite/boot"
 	"github.com/kiln-build/kiln/tests/suite/payloadtest"
+	"github.com/kiln-build/kiln/tests/suite/testtools"
 	"github.com/kiln-build/kiln/tests/suite/vm"
 )
 
@@ -64,7 +65,7 @@ func pull(t *testing.T) *setup {
 	}
 	archive, err := runfiles.Rlocation(os.Getenv(toolsVariable))
 	require.NoError(t, err)
-	tools, err := boot.UnpackTools(archive, t.TempDir())
+	tools, err := testtools.Unpack(archive, t.TempDir())
 	require.NoError(t, err)
 	s.device, err = tools.Command("usr/bin/vhost-device-vsock")
 	require.NoError(t, err)

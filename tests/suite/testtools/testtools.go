@@ -1,4 +1,6 @@
-package boot
+// Package testtools gives tests the Debian packages that they need beside a payload:
+// the set "testtools" of tools/debian/sets.json, as //tests/suite/testtools:root.
+package testtools
 
 import (
 	"archive/tar"
@@ -18,8 +20,8 @@ type Tools struct {
 	root string
 }
 
-// UnpackTools unpacks a root (.tar.zst) into a directory.
-func UnpackTools(archive, dir string) (*Tools, error) {
+// Unpack unpacks a root (.tar.zst) into a directory.
+func Unpack(archive, dir string) (*Tools, error) {
 	fail := func(err error) (*Tools, error) { return nil, fmt.Errorf("unpacking the test tools: %w", err) }
 	f, err := os.Open(archive)
 	if err != nil {
@@ -76,13 +78,22 @@ func unpack(root *os.Root, header *tar.Header, content io.Reader) error {
 
 // Command gives the command that runs a program of the root.
 func (t *Tools) Command(program string) ([]string, error) {
-	file := filepath.Join(t.root, program)
-	linker := filepath.Join(t.root, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
-	for _, f := range []string{file, linker} {
-		if _, err := os.Stat(f); err != nil {
-			return nil, fmt.Errorf("the test tools lack %s: %w", program, err)
-		}
+	file, err := t.File(program)
+	if err != nil {
+		return nil, err
 	}
-	libraries := filepath.Join(t.root, "usr/lib/x86_64-linux-gnu")
-	return []string{linker, "--library-path", libraries, file}, nil
+	linker, err := t.File("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
+	if err != nil {
+		return nil, err
+	}
+	return []string{linker, "--library-path", filepath.Dir(linker), file}, nil
+}
+
+// File gives where a file of the root is, such as a library.
+func (t *Tools) File(name string) (string, error) {
+	file := filepath.Join(t.root, name)
+	if _, err := os.Stat(file); err != nil {
+		return "", fmt.Errorf("the test tools lack %s: %w", name, err)
+	}
+	return file, nil
 }
