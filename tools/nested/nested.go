@@ -25,6 +25,8 @@ type Bazel struct {
 	// OutputBase is where Bazel keeps what it fetched and built for this
 	// workspace. Two users of the same one wait for each other.
 	OutputBase string
+	// Startup are further startup options.
+	Startup []string
 	// Log receives what Bazel prints.
 	Log io.Writer
 	// Output, if it is not nil, receives the results of queries in place of
@@ -53,7 +55,8 @@ func (b *Bazel) Run(ctx context.Context, command string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	line = append(line, "--output_base="+b.OutputBase, "--max_idle_secs=60", command)
+	line = append(line, "--output_base="+b.OutputBase, "--max_idle_secs=60")
+	line = append(append(line, b.Startup...), command)
 	if command != "shutdown" {
 		// The caller's bazel-bin links stay as they are.
 		line = append(line, "--symlink_prefix=/", "--color=no", "--curses=no", "--show_progress_rate_limit=30")

@@ -19,9 +19,9 @@ func TestRunPassesStartupOptionsFirst(t *testing.T) {
 	t.Setenv(nested.CommandVariable, fake+"\n--bazelrc=a b")
 	t.Setenv("TEST_TMPDIR", "/nowhere")
 	var out bytes.Buffer
-	bazel := nested.Bazel{Workspace: dir, OutputBase: "/base", Log: &out}
+	bazel := nested.Bazel{Workspace: dir, OutputBase: "/base", Startup: []string{"--batch"}, Log: &out}
 	require.NoError(t, bazel.Run(context.Background(), "build", "//x"))
-	require.Equal(t, "--bazelrc=a b\n--output_base=/base\n--max_idle_secs=60\nbuild\n--symlink_prefix=/\n"+
+	require.Equal(t, "--bazelrc=a b\n--output_base=/base\n--max_idle_secs=60\n--batch\nbuild\n--symlink_prefix=/\n"+
 		"--color=no\n--curses=no\n--show_progress_rate_limit=30\n//x\nTEST_TMPDIR=\n"+dir+"\n", out.String())
 }
 
