@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -49,6 +50,7 @@ type options struct {
 	modes   []string
 	targets []string
 	dir     string
+	keep    bool
 	output  string
 }
 
@@ -73,8 +75,9 @@ clients did not get the same.`,
 	flags.IntSliceVar(&o.clients, "clients", []int{1, 2, 8}, "numbers of concurrent clients to try")
 	flags.BoolVar(&o.real, "real", false, "build this workspace instead of stand-ins")
 	flags.StringSliceVar(&o.modes, "modes", []string{string(client.Engine), string(client.Cache)}, "what to compare: engine, cache")
-	flags.StringSliceVar(&o.targets, "targets", []string{"//payload:tdx"}, "what to build with --real")
+	flags.StringSliceVar(&o.targets, "targets", []string{"//payload:all"}, "what to build with --real")
 	flags.StringVar(&o.dir, "dir", "", "where clients work and the engine stores (default: the cache directory)")
+	flags.BoolVar(&o.keep, "keep", false, "keep what engines stored and what clients logged, and say where")
 	flags.StringVar(&o.output, "output", "text", "text or json")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitcode.With(exitcode.BadInput, err) })
 	return cmd
@@ -84,6 +87,9 @@ clients did not get the same.`,
 type row struct {
 	Mode    client.Mode `json:"mode"`
 	Clients int         `json:"clients"`
+	// Later says that this is the client that came after the Clients of the row
+	// before, to the same cache.
+	Later bool `json:"later,omitempty"`
 	// Actions are distinct component actions.
 	Actions    int `json:"actions"`
 	Executions int `json:"executions"`
@@ -120,7 +126,11 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return exitcode.With(exitcode.LocalIO, err)
 	}
-	defer func() { err = errors.Join(err, nested.RemoveAll(dir)) }()
+	if o.keep {
+		fmt.Fprintf(os.Stderr, "bench: everything is kept in %s\n", dir)
+	} else {
+		defer func() { err = errors.Join(err, nested.RemoveAll(dir)) }()
+	}
 	workspace := filepath.Join(dir, "workspace")
 	if err := o.workspace(ctx, workspace); err != nil {
 		return err
@@ -129,11 +139,11 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	for _, n := range o.clients {
 		for _, mode := range o.modes {
 			fmt.Fprintf(os.Stderr, "bench: %d clients, %s\n", n, mode)
-			r, err := o.round(ctx, filepath.Join(dir, fmt.Sprintf("%s-%d", mode, n)), workspace, client.Mode(mode), n)
+			round, err := o.round(ctx, filepath.Join(dir, fmt.Sprintf("%s-%d", mode, n)), workspace, client.Mode(mode), n)
 			if err != nil {
 				return fmt.Errorf("%d clients, %s: %w", n, mode, err)
 			}
-			rows = append(rows, *r)
+			rows = append(rows, round...)
 		}
 	}
 	if err := print(out, rows, o.output == "json"); err != nil {
@@ -167,12 +177,13 @@ func (o *options) workspace(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("making the workspace: %w", err))
 	}
-	o.targets = []string{standin.Target}
+	o.targets = []string{standin.Payload}
 	return standin.Write(dir, tool, filepath.Join(from, "MODULE.bazel"), standin.Components())
 }
 
-// round runs clients against an engine of their own.
-func (o *options) round(ctx context.Context, dir, workspace string, mode client.Mode, clients int) (_ *row, err error) {
+// round runs clients against an engine of their own, and then one more, which
+// finds everything made.
+func (o *options) round(ctx context.Context, dir, workspace string, mode client.Mode, clients int) (_ []row, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, exitcode.With(exitcode.LocalIO, err)
 	}
@@ -180,20 +191,46 @@ func (o *options) round(ctx context.Context, dir, workspace string, mode client.
 	if mode == client.Cache {
 		workers = 0
 	}
-	e, err := engine.Start(filepath.Join(dir, "engine"), workers)
+	state := filepath.Join(dir, "engine")
+	e, err := engine.Start(state, workers)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, e.Stop(), nested.RemoveAll(filepath.Join(dir, "engine"))) }()
+	defer func() {
+		err = errors.Join(err, e.Stop())
+		if !o.keep {
+			err = errors.Join(err, nested.RemoveAll(state))
+		}
+	}()
 	run := client.Run{
 		Mode: mode, Clients: clients, Workspace: workspace, Targets: o.targets, Endpoint: e.Address(), Dir: dir,
-		Read: o.digests,
+		Name: "client", Read: o.digests,
 	}
 	results, err := run.Do(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &row{Mode: mode, Clients: clients, Digests: map[string]string{}}
+	first, err := count(ctx, e, mode, results)
+	if err != nil {
+		return nil, err
+	}
+	run.Clients, run.Name = 1, "later"
+	results, err = run.Do(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("a later client: %w", err)
+	}
+	later, err := count(ctx, nil, mode, results)
+	if err != nil {
+		return nil, fmt.Errorf("a later client: %w", err)
+	}
+	later.Clients, later.Later = clients, true
+	return []row{*first, *later}, nil
+}
+
+// count makes a row of what clients did. If there is an engine that did nothing but
+// this, its workers' own count is held against it.
+func count(ctx context.Context, e *engine.Engine, mode client.Mode, results []client.Result) (*row, error) {
+	r := &row{Mode: mode, Clients: len(results)}
 	var logs []audit.Named
 	for i, result := range results {
 		logs = append(logs, audit.Named{Name: fmt.Sprintf("client-%d", i+1), Path: result.Log})
@@ -210,7 +247,7 @@ func (o *options) round(ctx context.Context, dir, workspace string, mode client.
 		return nil, err
 	}
 	options := audit.Options{Mnemonics: []string{audit.Mnemonic}, Skew: audit.Skew}
-	if mode == client.Engine {
+	if mode == client.Engine && e != nil {
 		// Proof by those who did it.
 		if options.Completed, err = audit.ReadCompleted(e.Executed); err != nil {
 			return nil, err
@@ -229,13 +266,13 @@ func (o *options) round(ctx context.Context, dir, workspace string, mode client.
 	return r, nil
 }
 
-// digests names what a client got: layers of stand-ins by their files, components
-// and payloads of the real workspace as they describe themselves.
+// digests names what a client got, as payloads describe it: layers of stand-ins, or
+// the components and payloads of this workspace.
 func (o *options) digests(files []string) (map[string]string, error) {
 	if o.real {
 		return repro.Read(files)
 	}
-	return client.Digests(files)
+	return standin.ReadDigests(files)
 }
 
 func print(out io.Writer, rows []row, asJSON bool) error {
@@ -247,12 +284,17 @@ func print(out io.Writer, rows []row, asJSON bool) error {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "clients\tshared\tactions\texecuted\tmerged\thits\tredundant\twall\tdown per client\t")
 	for _, r := range rows {
-		fmt.Fprintf(table, "%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n", r.Clients, r.Mode, r.Actions, r.Executions, r.Merged, r.Hits,
+		clients := strconv.Itoa(r.Clients)
+		if r.Later {
+			clients = "+1"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n", clients, r.Mode, r.Actions, r.Executions, r.Merged, r.Hits,
 			r.Executions-r.Actions, time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond), span(r.Down))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	fmt.Fprintln(out, "\n+1 is one more client, when all is in the cache.")
 	fmt.Fprintln(out, "\nWhat all clients got:")
 	for _, name := range slices.Sorted(maps.Keys(rows[0].Digests)) {
 		fmt.Fprintf(out, "%s  %s\n", rows[0].Digests[name], name)

@@ -4,10 +4,8 @@ package client
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +44,9 @@ type Run struct {
 	Read func(files []string) (map[string]string, error)
 	// Dir is where each client has its output base. It is emptied of them.
 	Dir string
+	// Name begins the names of clients, which tells those of one round from
+	// those of another in the same folder.
+	Name string
 }
 
 // Result is what one client did.
@@ -93,7 +94,7 @@ func (r Run) Do(ctx context.Context) (results []Result, err error) {
 func (r Run) one(ctx context.Context, i int, ready func(), start <-chan struct{}) (_ Result, err error) {
 	// Whatever happens, the others must not wait.
 	defer ready()
-	dir := filepath.Join(r.Dir, fmt.Sprintf("client-%d", i+1))
+	dir := filepath.Join(r.Dir, fmt.Sprintf("%s-%d", r.Name, i+1))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Result{}, fmt.Errorf("making a client's folder: %w", err)
 	}
@@ -157,32 +158,6 @@ func (r Run) options(address string) []string {
 	default:
 		return append(options, "--remote_executor=", "--remote_upload_local_results", "--spawn_strategy=sandboxed")
 	}
-}
-
-// Digests gives the digests of files by their names.
-func Digests(files []string) (map[string]string, error) {
-	digests := map[string]string{}
-	for _, name := range files {
-		sum, err := digestOf(name)
-		if err != nil {
-			return nil, fmt.Errorf("reading what was built: %w", err)
-		}
-		digests[filepath.Base(name)] = sum
-	}
-	return digests, nil
-}
-
-func digestOf(name string) (string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("sha256:%x", sum.Sum(nil)), nil
 }
 
 // withTail adds the end of what Bazel printed to an error.

@@ -85,6 +85,50 @@ func Make(ctx context.Context, c Component, from []string, out string) error {
 	return nil
 }
 
+// Digests does what the action of the stand-in for a payload does: it writes the
+// digest and the name of each layer, a line each, as sha256sum does.
+func Digests(layers []string, out string) error {
+	f, err := atomicfile.Create(out, 0o644)
+	if err != nil {
+		return fmt.Errorf("making the stand-in of a payload: %w", err)
+	}
+	defer f.Abort()
+	for _, layer := range layers {
+		sum := sha256.New()
+		if err := hash(sum, layer); err != nil {
+			return fmt.Errorf("making the stand-in of a payload: %w", err)
+		}
+		if _, err := fmt.Fprintf(f, "%x  %s\n", sum.Sum(nil), filepath.Base(layer)); err != nil {
+			return fmt.Errorf("making the stand-in of a payload: %w", err)
+		}
+	}
+	if err := f.Commit(); err != nil {
+		return fmt.Errorf("making the stand-in of a payload: %w", err)
+	}
+	return nil
+}
+
+// ReadDigests reads what Digests wrote, which must be the one file given: the
+// digests of the layers by their names.
+func ReadDigests(files []string) (map[string]string, error) {
+	if len(files) != 1 {
+		return nil, fmt.Errorf("reading the stand-in of a payload: want one file, not %q", files)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		return nil, fmt.Errorf("reading the stand-in of a payload: %w", err)
+	}
+	digests := map[string]string{}
+	for line := range strings.Lines(string(content)) {
+		sum, name, found := strings.Cut(strings.TrimSpace(line), "  ")
+		if !found {
+			return nil, fmt.Errorf("reading the stand-in of a payload: %s: not a digest and a name: %q", files[0], line)
+		}
+		digests[name] = "sha256:" + sum
+	}
+	return digests, nil
+}
+
 func hash(into io.Writer, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -95,8 +139,14 @@ func hash(into io.Writer, name string) error {
 	return err
 }
 
-// Target is the pattern of all components of the workspace.
-const Target = "//:all"
+// What can be built of the workspace.
+const (
+	// Layers is the pattern of all components.
+	Layers = "//:all"
+	// Payload is made from all layers and names them by digest: a file, and no
+	// layer, as is so with the payloads of this repository.
+	Payload = "//payload"
+)
 
 // dependencies gives the dependencies of a MODULE.bazel, which are a line each.
 func dependencies(module string) (string, error) {
@@ -146,6 +196,31 @@ stand_in = rule(
         "tool": attr.label(doc = "The program that makes it.", default = "//:tool", allow_single_file = True),
     },
 )
+
+def _payload_impl(ctx):
+    out = ctx.actions.declare_file(ctx.label.name + ".digests")
+    args = ctx.actions.args()
+    args.add("--digests")
+    args.add_all(ctx.files.layers, before_each = "--from")
+    args.add("--out", out)
+    ctx.actions.run(
+        executable = ctx.file.tool,
+        arguments = [args],
+        inputs = depset(ctx.files.layers),
+        outputs = [out],
+        mnemonic = "KataPayload",
+        progress_message = "Making stand-in %{label}",
+    )
+    return [DefaultInfo(files = depset([out]))]
+
+stand_in_payload = rule(
+    implementation = _payload_impl,
+    doc = "The stand-in for a payload.",
+    attrs = {
+        "layers": attr.label_list(doc = "The components."),
+        "tool": attr.label(doc = "The program that makes it.", default = "//:tool", allow_single_file = True),
+    },
+)
 `
 
 // Write writes the workspace to dir. Tool is the program that calls Make: that
@@ -159,8 +234,9 @@ func Write(dir, tool, module string, components []Component) error {
 	if err != nil {
 		return fmt.Errorf("writing the workspace of stand-ins: %w", err)
 	}
-	var build strings.Builder
-	build.WriteString("load(\":rules.bzl\", \"stand_in\")\n\nexports_files([\"tool\"])\n")
+	var build, payload strings.Builder
+	build.WriteString("load(\":rules.bzl\", \"stand_in\")\n\npackage(default_visibility = [\"//:__subpackages__\"])\n\nexports_files([\"tool\"])\n")
+	payload.WriteString("load(\"//:rules.bzl\", \"stand_in_payload\")\n\nstand_in_payload(\n    name = \"payload\",\n    layers = [\n")
 	for _, c := range components {
 		fmt.Fprintf(&build, "\nstand_in(\n    name = %q,\n    bytes = %d,\n    time = %q,\n", c.Name, c.Bytes, c.Time)
 		if len(c.Deps) > 0 {
@@ -171,9 +247,14 @@ func Write(dir, tool, module string, components []Component) error {
 			build.WriteString("    ],\n")
 		}
 		build.WriteString(")\n")
+		fmt.Fprintf(&payload, "        %q,\n", "//:"+c.Name)
 	}
+	payload.WriteString("    ],\n)\n")
 	program, err := os.ReadFile(tool)
 	if err != nil {
+		return fmt.Errorf("writing the workspace of stand-ins: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "payload"), 0o755); err != nil {
 		return fmt.Errorf("writing the workspace of stand-ins: %w", err)
 	}
 	for _, file := range []struct {
@@ -184,6 +265,7 @@ func Write(dir, tool, module string, components []Component) error {
 		{"MODULE.bazel", []byte("module(name = \"standin\")\n\n" + dependencies), 0o644},
 		{"rules.bzl", []byte(rules), 0o644},
 		{"BUILD.bazel", []byte(build.String()), 0o644},
+		{"payload/BUILD.bazel", []byte(payload.String()), 0o644},
 		{"tool", program, 0o755},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, file.name), file.content, file.mode); err != nil {

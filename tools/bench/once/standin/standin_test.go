@@ -30,6 +30,21 @@ func TestMake(t *testing.T) {
 	require.NotEqual(t, config, make("config", dep), "a dependency's content makes no difference")
 }
 
+func TestDigests(t *testing.T) {
+	dir := t.TempDir()
+	layer, out := filepath.Join(dir, "kernel.layer"), filepath.Join(dir, "digests")
+	require.NoError(t, os.WriteFile(layer, []byte("abc"), 0o600))
+	require.NoError(t, standin.Digests([]string{layer}, out))
+	got, err := standin.ReadDigests([]string{out})
+	require.NoError(t, err)
+	// The digest of "abc" in FIPS 180-2.
+	require.Equal(t, map[string]string{"kernel.layer": "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}, got)
+	_, err = standin.ReadDigests([]string{layer})
+	require.ErrorContains(t, err, "not a digest and a name")
+	_, err = standin.ReadDigests(nil)
+	require.ErrorContains(t, err, "want one file")
+}
+
 func TestWrite(t *testing.T) {
 	dir, tool := t.TempDir(), filepath.Join(t.TempDir(), "tool")
 	require.NoError(t, os.WriteFile(tool, []byte("a program"), 0o600))
@@ -51,6 +66,11 @@ stand_in(
     ],
 )
 `)
+	payload, err := os.ReadFile(filepath.Join(dir, "payload/BUILD.bazel"))
+	require.NoError(t, err)
+	for _, c := range standin.Components() {
+		require.Contains(t, string(payload), `"//:`+c.Name+`",`)
+	}
 	info, err := os.Stat(filepath.Join(dir, "tool"))
 	require.NoError(t, err)
 	require.EqualValues(t, 0o755, info.Mode().Perm())

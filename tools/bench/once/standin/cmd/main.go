@@ -25,19 +25,26 @@ func command() *cobra.Command {
 	var c standin.Component
 	var from []string
 	var out string
+	var digests bool
 	cmd := &cobra.Command{
 		Use:           "standin",
 		Short:         "Make a stand-in for a component",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return standin.Make(cmd.Context(), c, from, out) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if digests {
+				return standin.Digests(from, out)
+			}
+			return standin.Make(cmd.Context(), c, from, out)
+		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&c.Name, "name", "", "the component's name")
 	flags.DurationVar(&c.Time, "time", 0, "how long it takes")
 	flags.Int64Var(&c.Bytes, "bytes", 0, "size of the layer")
 	flags.StringArrayVar(&from, "from", nil, "a file that it is made from (repeatable)")
-	flags.StringVar(&out, "out", "", "the layer to write")
+	flags.BoolVar(&digests, "digests", false, "write the digests of --from: make a stand-in for a payload")
+	flags.StringVar(&out, "out", "", "the file to write")
 	return cmd
 }
