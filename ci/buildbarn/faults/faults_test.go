@@ -2,8 +2,8 @@
 
 // The tests of this package do to a real engine, while a real Bazel builds with
 // it, what happens to engines: it goes away, workers die, what is stored is lost
-// or damaged, the disk is full. Every build must succeed, and
-// make what a build without an engine makes.
+// or damaged, the disk is full, clocks differ by days. Every build must succeed,
+// and make what a build without an engine makes.
 //
 // Bazel has the flags of --config=remote, as users have. What it builds are
 // stand-ins for components, which only cost time and bytes.
@@ -29,6 +29,8 @@ import (
 
 	"github.com/kiln-build/kiln/ci/buildbarn/config"
 	"github.com/kiln-build/kiln/ci/buildbarn/enginetest"
+	"github.com/kiln-build/kiln/tests/suite/testtools"
+	"github.com/kiln-build/kiln/tools/bench/once/relay"
 	"github.com/kiln-build/kiln/tools/bench/once/standin"
 	"github.com/kiln-build/kiln/tools/execlog"
 	"github.com/kiln-build/kiln/tools/nested"
@@ -86,6 +88,8 @@ type result struct {
 	runners map[string]string
 	// said is what Bazel printed.
 	said string
+	// started is when the build began by the client's clock.
+	started time.Time
 }
 
 // start starts to build everything with the engine, or without one if there is no
@@ -98,9 +102,9 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 		// Where files are here, not where they are in a cache.
 		"--nobuild_event_json_file_path_conversion"}
 	if frontend != "" {
-		args = append(args, "--config=remote", "--remote_executor="+frontend, "--remote_cache="+frontend)
+		args = append(args, with(frontend)...)
 	}
-	args = append(append(args, options...), standin.Target)
+	args = append(append(args, options...), standin.Layers)
 	ctx, cancel := context.WithTimeout(c.t.Context(), limit)
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx, "build", args...) }()
@@ -117,6 +121,8 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 			r.layers[filepath.Base(name)] = fmt.Sprintf("%x", sha256.Sum256(content))
 		}
 		require.Len(c.t, r.layers, len(components()))
+		r.started, err = nested.Started(events)
+		require.NoError(c.t, err)
 		parsed, err := execlog.ReadFile(c.t.Context(), log)
 		require.NoError(c.t, err)
 		for _, s := range parsed.Spawns {
@@ -124,6 +130,11 @@ func (c *client) start(frontend string, options ...string) (wait func() result) 
 		}
 		return r
 	}
+}
+
+// with gives the options for a build with an engine.
+func with(frontend string) []string {
+	return []string{"--config=remote", "--remote_executor=" + frontend, "--remote_cache=" + frontend}
 }
 
 func (c *client) said() string {
@@ -137,6 +148,38 @@ func (c *client) said() string {
 func (c *client) build(frontend string, options ...string) result {
 	c.t.Helper()
 	return c.start(frontend, options...)()
+}
+
+// Whoever builds payloads with an engine that has everything gets what describes
+// them, and no byte of a layer.
+func TestLayersStay(t *testing.T) {
+	dir := workspace(t)
+	e := enginetest.Start(t, enginetest.Options{})
+	layers := newClient(t, dir).build(e.Frontend).layers
+
+	counted, err := relay.Start(e.Address())
+	require.NoError(t, err)
+	defer counted.Close()
+	c := newClient(t, dir)
+	events := filepath.Join(t.TempDir(), "events")
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	require.NoError(t, c.Run(ctx, "build", append(with("grpc://"+counted.Address()), "--build_event_json_file="+events,
+		"--nobuild_event_json_file_path_conversion", standin.Payload)...))
+	files, err := nested.OutputFiles(events)
+	require.NoError(t, err)
+	digests, err := standin.ReadDigests(files)
+	require.NoError(t, err)
+	require.Len(t, digests, len(layers))
+	for name, digest := range layers {
+		require.Equal(t, "sha256:"+digest, digests[name])
+	}
+	// The smallest layer has 10 KiB, all of them 21 MiB.
+	require.Less(t, counted.Down(), int64(64<<10))
+	require.NoError(t, filepath.WalkDir(c.OutputBase, func(path string, _ os.DirEntry, err error) error {
+		require.NotEqual(t, ".layer", filepath.Ext(path), "%s was fetched", path)
+		return err
+	}))
 }
 
 // awaitAction waits until a worker of the engine makes a component.
@@ -170,6 +213,7 @@ func TestFaults(t *testing.T) {
 		"storage loses blobs":      storageLosesBlobs,
 		"stored blobs are damaged": damagedBlobsAreNotUsed,
 		"the storage disk is full": storageDiskIsFull,
+		"clocks differ":            clocksDiffer,
 	} {
 		t.Run(name, func(t *testing.T) { fault(t, dir, want) })
 	}
@@ -292,6 +336,55 @@ func storageDiskIsFull(t *testing.T, dir string, want map[string]string) {
 
 	// What did fit is whole, and what did not is no result.
 	require.Equal(t, want, newClient(t, dir).build(e.Frontend).layers)
+}
+
+// What a client stores days ahead of the engine is a hit for one that is days behind.
+func clocksDiffer(t *testing.T, dir string, want map[string]string) {
+	e := enginetest.Start(t, enginetest.Options{})
+	java := realJava(t, dir)
+	for _, client := range []struct {
+		days   int
+		runner string
+	}{{3, "remote"}, {-3, "remote cache hit"}} {
+		c := newClient(t, dir)
+		c.Startup = []string{"--server_javabase=" + javaAt(t, java, client.days)}
+		got := c.build(e.Frontend)
+		require.WithinDuration(t, time.Now().AddDate(0, 0, client.days), got.started, time.Hour, "the client's clock is right: nothing was tested")
+		require.Equal(t, want, got.layers)
+		for name, runner := range got.runners {
+			require.Equal(t, client.runner, runner, name)
+		}
+		require.NoError(t, c.Shutdown(t.Context()))
+	}
+}
+
+// realJava is the runtime that Bazel's server has by default.
+func realJava(t *testing.T, dir string) string {
+	t.Helper()
+	c := newClient(t, dir)
+	var out bytes.Buffer
+	c.Output = &out
+	require.NoError(t, c.Run(t.Context(), "info", "java-home"))
+	c.Output = nil
+	require.NoError(t, c.Shutdown(t.Context()))
+	return strings.TrimSpace(out.String())
+}
+
+// javaAt gives a runtime whose clock is some days ahead. What waits does so for as
+// long as ever: the clock that only counts is as far ahead.
+func javaAt(t *testing.T, java string, days int) string {
+	t.Helper()
+	archive, err := runfiles.Rlocation(os.Getenv("KILN_TEST_TOOLS"))
+	require.NoError(t, err)
+	tools, err := testtools.Unpack(archive, t.TempDir())
+	require.NoError(t, err)
+	library, err := tools.File("usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+	require.NoError(t, err)
+	home := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(home, "bin"), 0o755))
+	script := fmt.Sprintf("#!/bin/sh\nLD_PRELOAD='%s' FAKETIME=%+dd exec '%s/bin/java' \"$@\"\n", library, days, java)
+	require.NoError(t, os.WriteFile(filepath.Join(home, "bin/java"), []byte(script), 0o755))
+	return home
 }
 
 // smallDiskName is the program name by which this test knows that it is to mount a
