@@ -152,6 +152,27 @@ def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = R
             found[component] = label % platform if label and "%s" in label else label
     return struct(components = found, error = None)
 
+def missing_components(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, components = COMPONENTS):
+    """Says what keeps a platform's payload from being built.
+
+    Args:
+      platform: name of the platform.
+      arch: architecture of the payload, by its Go name.
+      platforms: as PLATFORMS.
+      runtime_classes: as RUNTIME_CLASSES.
+      components: as COMPONENTS.
+
+    Returns:
+      A text that names the row and all that nothing builds yet, or None.
+    """
+    resolved = resolve(platform, arch, platforms, runtime_classes, components)
+    if resolved.error:
+        return resolved.error
+    missing = [name for name, label in resolved.components.items() if not label]
+    if not missing:
+        return None
+    return "stack/platforms.bzl: platform %r cannot be built for %s yet: nothing builds %s" % (platform, arch, ", ".join(missing))
+
 def platform_components(platform, arch = "amd64"):
     """Gives the targets of a platform's components, or ends the build.
 
@@ -162,10 +183,7 @@ def platform_components(platform, arch = "amd64"):
     Returns:
       The labels, in the order of the table.
     """
-    resolved = resolve(platform, arch)
-    if resolved.error:
-        fail(resolved.error)
-    missing = [name for name, label in resolved.components.items() if not label]
+    missing = missing_components(platform, arch)
     if missing:
-        fail("stack/platforms.bzl: platform %r cannot be built yet: nothing builds %s" % (platform, ", ".join(missing)))
-    return resolved.components.values()
+        fail(missing)
+    return resolve(platform, arch).components.values()

@@ -1,9 +1,17 @@
 """The macros that make the targets of a payload."""
 
-load("//stack:platforms.bzl", "PLATFORMS", "has_guest", "platform_components", "resolve")
+load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "has_guest", "missing_components", "platform_components", "resolve")
 load(":bundle.bzl", "payload_bundle", "payload_receipt")
 load(":launcher.bzl", "payload_inspect", "payload_publish")
 load(":payload_image.bzl", "payload_image")
+load(":unavailable.bzl", "unavailable")
+
+_SUFFIXES = {
+    ".bundle": payload_bundle,
+    ".inspect": payload_inspect,
+    ".publish": payload_publish,
+    ".receipt": payload_receipt,
+}
 
 def payload_targets(name, tags = [], testonly = False, visibility = None, **kwargs):
     """Makes a payload that no table knows, for tests of these rules.
@@ -22,12 +30,7 @@ def payload_targets(name, tags = [], testonly = False, visibility = None, **kwar
         visibility = visibility,
         **kwargs
     )
-    for suffix, rule in {
-        ".bundle": payload_bundle,
-        ".inspect": payload_inspect,
-        ".publish": payload_publish,
-        ".receipt": payload_receipt,
-    }.items():
+    for suffix, rule in _SUFFIXES.items():
         rule(
             name = name + suffix,
             payload = name,
@@ -41,7 +44,8 @@ def kata_payload(name, platform, arch = "amd64", components = None, configuratio
 
     <name> are the image's documents, <name>.publish publishes it and
     <name>.inspect shows what is in it when run, <name>.receipt is its receipt,
-    and <name>.bundle gives all of it to a test.
+    and <name>.bundle gives all of it to a test. Where nothing builds one of its
+    components yet, all of these say so, and are left out of patterns.
 
     Args:
       name: name of the payload, the platform's by convention.
@@ -56,6 +60,16 @@ def kata_payload(name, platform, arch = "amd64", components = None, configuratio
     resolved = resolve(platform, arch)
     if resolved.error:
         fail(resolved.error)
+    missing = missing_components(platform, arch)
+    if missing and components == None:
+        for suffix in [""] + _SUFFIXES.keys():
+            unavailable(
+                name = name + suffix,
+                reason = missing,
+                tags = ["manual"],
+                **kwargs
+            )
+        return
     classes = PLATFORMS[platform]
     payload_targets(
         name = name,
@@ -69,3 +83,18 @@ def kata_payload(name, platform, arch = "amd64", components = None, configuratio
         runtime_classes = classes,
         **kwargs
     )
+
+def kata_payloads(**kwargs):
+    """Makes the payload of every platform of the table, each by its platform's name.
+
+    Args:
+      **kwargs: what kata_payload takes for all of them.
+    """
+    for platform, classes in PLATFORMS.items():
+        architectures = RUNTIME_CLASSES[classes[0]].keys()
+        kata_payload(
+            name = platform,
+            arch = "amd64" if "amd64" in architectures else architectures[0],
+            platform = platform,
+            **kwargs
+        )

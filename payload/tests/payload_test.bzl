@@ -185,6 +185,11 @@ def payload_test_suite(name):
         arguments = '["publish","--channel=release","--bundle=_main/payload/tests/fake.publish.json"]',
         target_under_test = ":fake.publish",
     )
+    refused_test(
+        name = "unavailable_test",
+        message = "stack/platforms.bzl: platform \"qemu\" cannot be built for amd64 yet: nothing builds ",
+        target_under_test = "//payload:qemu",
+    )
     _refused(
         name = "lacking_component_test",
         components = [":kernel", ":installer"],

@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "WITHOUT_GUEST", "has_guest", "platform_components", "resolve", "validate")
+load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "WITHOUT_GUEST", "has_guest", "missing_components", "platform_components", "resolve", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -83,6 +83,24 @@ def _errors_impl(ctx):
 
 errors_test = unittest.make(_errors_impl)
 
+def _missing_impl(ctx):
+    env = unittest.begin(ctx)
+    platforms = {"one": ["small"]}
+    asserts.equals(
+        env,
+        "stack/platforms.bzl: platform \"one\" cannot be built for amd64 yet: nothing builds shim",
+        missing_components("one", "amd64", platforms, _CLASSES, _COMPONENTS),
+    )
+    asserts.equals(env, None, missing_components("one", "amd64", platforms, _CLASSES, _COMPONENTS | {"shim": "//shim"}))
+    asserts.equals(
+        env,
+        "stack/platforms.bzl: unknown platform \"two\"; there are: one",
+        missing_components("two", "amd64", platforms, _CLASSES, _COMPONENTS),
+    )
+    return unittest.end(env)
+
+missing_test = unittest.make(_missing_impl)
+
 def platforms_test_suite(name):
     """Makes all tests of this file.
 
@@ -96,4 +114,5 @@ def platforms_test_suite(name):
         remote_test,
         resolve_test,
         errors_test,
+        missing_test,
     )
