@@ -9,11 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-build/kiln/deploy/settings"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
-
-// prefixVariable is upstream's name for the installation prefix.
-const prefixVariable = "INSTALLATION_PREFIX"
 
 // Run runs the command and gives the exit code.
 func Run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
@@ -39,8 +37,8 @@ failure the same command goes on from where it stopped.`,
 	}
 	// An error before a command starts to run is one of usage.
 	started := false
-	prefix := getenv(prefixVariable)
-	for _, c := range []*cobra.Command{newInstall(prefix), newCleanup(prefix)} {
+	prefix := getenv(settings.Prefix)
+	for _, c := range []*cobra.Command{newInstall(prefix), newCleanup(prefix), newInstallCRI(getenv), newRevertCRI(getenv)} {
 		inner := c.RunE
 		c.Args = cobra.NoArgs
 		c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -96,5 +94,5 @@ func (o outputFormat) print(w io.Writer, result any, line string) error {
 }
 
 func prefixFlag(cmd *cobra.Command, prefix *string, given string) {
-	cmd.Flags().StringVar(prefix, "prefix", given, "install below this directory, in opt/kata (default /, or $"+prefixVariable+")")
+	cmd.Flags().StringVar(prefix, "prefix", given, "install below this directory, in opt/kata (default /, or $"+settings.Prefix+")")
 }

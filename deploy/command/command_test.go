@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -17,14 +18,13 @@ import (
 
 func run(t *testing.T, prefix string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	return runWith(t, map[string]string{"INSTALLATION_PREFIX": prefix}, args...)
+}
+
+func runWith(t *testing.T, environment map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
 	var out, errs bytes.Buffer
-	getenv := func(name string) string {
-		if name == "INSTALLATION_PREFIX" {
-			return prefix
-		}
-		return ""
-	}
-	code = command.Run(context.Background(), args, getenv, &out, &errs)
+	code = command.Run(context.Background(), args, func(name string) string { return environment[name] }, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -97,4 +97,60 @@ func TestFailures(t *testing.T) {
 			require.Equal(t, 1, strings.Count(stderr, "error: "))
 		})
 	}
+}
+
+func TestStagesOfTheRuntime(t *testing.T) {
+	src := source(t)
+	defaults := filepath.Join(src, "share/defaults/kata-containers")
+	require.NoError(t, os.MkdirAll(defaults, 0o755))
+	for _, shim := range []string{"qemu-snp", "qemu-tdx"} {
+		require.NoError(t, os.WriteFile(filepath.Join(defaults, "configuration-"+shim+".toml"), []byte("[hypervisor.qemu]\npath = '/opt/kata/bin/qemu'\n"), 0o644))
+	}
+	for name, tc := range map[string]struct {
+		version, runtime string
+		// file is below the node.
+		file string
+	}{
+		"containerd": {"containerd://2.2.1", "containerd", "etc/containerd/conf.d/kata-deploy-blue.toml"},
+		"CRI-O":      {"cri-o://1.33.0", "cri-o", "etc/crio/crio.conf.d/99-kata-deploy-blue"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := t.TempDir()
+			environment := map[string]string{
+				"INSTALLATION_PREFIX": node, "CONTAINER_RUNTIME_VERSION": tc.version, "MULTI_INSTALL_SUFFIX": "blue",
+				"SHIMS_" + map[string]string{"amd64": "X86_64", "arm64": "AARCH64"}[runtime.GOARCH]: "qemu-tdx",
+			}
+			where := []string{"--containerd-directory=" + node + "/etc/containerd", "--crio-directory=" + node + "/etc/crio"}
+			code, _, stderr := runWith(t, environment, "install", "--artifacts="+src)
+			require.Equal(t, 0, code, stderr)
+			code, stdout, stderr := runWith(t, environment, append(where, "install-stage-cri")...)
+			require.Equal(t, 0, code, stderr)
+			require.Equal(t, tc.runtime+" knows kata-qemu-tdx-blue; start it again to make it so\n", stdout)
+			content, err := os.ReadFile(filepath.Join(node, tc.file))
+			require.NoError(t, err)
+			config := node + "/opt/kata/share/defaults/kata-containers/runtimes/qemu-tdx/configuration-qemu-tdx.toml"
+			require.Contains(t, string(content), config)
+			require.FileExists(t, config)
+			code, stdout, _ = runWith(t, environment, append(where, "install-stage-cri")...)
+			require.Equal(t, 0, code)
+			require.Equal(t, tc.runtime+" knows kata-qemu-tdx-blue, as before\n", stdout)
+
+			code, stdout, stderr = runWith(t, environment, append(where, "cleanup-stage-revert-cri", "--output=json")...)
+			require.Equal(t, 0, code, stderr)
+			var result struct{ Restart bool }
+			require.NoError(t, json.Unmarshal([]byte(stdout), &result))
+			require.True(t, result.Restart)
+			code, _, stderr = runWith(t, environment, "cleanup")
+			require.Equal(t, 0, code, stderr)
+			entries, err := os.ReadDir(node)
+			require.NoError(t, err)
+			require.Empty(t, entries)
+		})
+	}
+	code, _, stderr := run(t, t.TempDir(), "install-stage-cri")
+	require.Equal(t, exitcode.BadInput, code)
+	require.Contains(t, stderr, "CONTAINER_RUNTIME_VERSION is not set")
+	code, _, stderr = runWith(t, map[string]string{"CONTAINER_RUNTIME_VERSION": "docker://28"}, "cleanup-stage-revert-cri")
+	require.Equal(t, exitcode.BadInput, code)
+	require.Contains(t, stderr, "kata-deploy knows containerd and cri-o")
 }
