@@ -73,6 +73,25 @@ PLATFORMS = {
 # Runtime classes whose guest is not on the node.
 WITHOUT_GUEST = ["remote"]
 
+# What the machinery of a sandbox takes of a node beside its containers: memory and
+# CPU, as Kubernetes writes quantities. Upstream's figures. A confidential guest's
+# memory is the host's as a whole, so that of TDX and SNP is high.
+OVERHEAD = {
+    "qemu": ("320Mi", "250m"),
+    "qemu-coco-dev": ("160Mi", "250m"),
+    "qemu-se": ("1024Mi", "1.0"),
+    "qemu-snp": ("2048Mi", "1.0"),
+    "qemu-tdx": ("2048Mi", "1.0"),
+    "remote": ("120Mi", "250m"),
+}
+
+# What only nodes with the TEE have: a label that node feature discovery sets.
+TEE_LABEL = {
+    "qemu-se": "feature.node.kubernetes.io/cpu-security.se.enabled",
+    "qemu-snp": "amd.feature.node.kubernetes.io/snp",
+    "qemu-tdx": "intel.feature.node.kubernetes.io/tdx",
+}
+
 def has_guest(platform):
     """Tells whether a platform's payload brings a guest.
 
@@ -83,6 +102,33 @@ def has_guest(platform):
       True if any of its runtime classes boots what the payload installs.
     """
     return any([name not in WITHOUT_GUEST for name in PLATFORMS[platform]])
+
+def runtime_class(name, suffix = ""):
+    """Gives the RuntimeClass of a runtime class, for the API node.k8s.io/v1.
+
+    Its name and its handler are those that kata-deploy makes a node's container
+    runtime know.
+
+    Args:
+      name: name of the runtime class.
+      suffix: what tells one installation on a node from another.
+
+    Returns:
+      The object, as a dict.
+    """
+    full = "kata-" + name + ("-" + suffix if suffix else "")
+    memory, cpu = OVERHEAD[name]
+    selector = {"katacontainers.io/kata-runtime": "true"}
+    if name in TEE_LABEL:
+        selector[TEE_LABEL[name]] = "true"
+    return {
+        "apiVersion": "node.k8s.io/v1",
+        "handler": full,
+        "kind": "RuntimeClass",
+        "metadata": {"name": full},
+        "overhead": {"podFixed": {"cpu": cpu, "memory": memory}},
+        "scheduling": {"nodeSelector": selector},
+    }
 
 def _among(kind, name, known):
     return "unknown %s %r; there are: %s" % (kind, name, ", ".join(sorted(known)))

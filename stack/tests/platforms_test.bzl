@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "WITHOUT_GUEST", "has_guest", "missing_components", "platform_components", "resolve", "validate")
+load("//stack:platforms.bzl", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "missing_components", "platform_components", "resolve", "runtime_class", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -51,6 +51,18 @@ def _remote_impl(ctx):
     return unittest.end(env)
 
 remote_test = unittest.make(_remote_impl)
+
+def _runtime_class_impl(ctx):
+    """Every runtime class has its figures, and a name per installation."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, sorted(RUNTIME_CLASSES), sorted(OVERHEAD))
+    for name in TEE_LABEL:
+        asserts.true(env, name in RUNTIME_CLASSES, name)
+    asserts.equals(env, "kata-qemu-tdx", runtime_class("qemu-tdx")["handler"])
+    asserts.equals(env, "kata-qemu-tdx-blue", runtime_class("qemu-tdx", "blue")["metadata"]["name"])
+    return unittest.end(env)
+
+runtime_class_test = unittest.make(_runtime_class_impl)
 
 def _resolve_impl(ctx):
     env = unittest.begin(ctx)
@@ -112,6 +124,7 @@ def platforms_test_suite(name):
         table_is_sound_test,
         tdx_test,
         remote_test,
+        runtime_class_test,
         resolve_test,
         errors_test,
         missing_test,
