@@ -34,7 +34,9 @@ def payload_targets(name, tags = [], testonly = False, visibility = None, **kwar
         rule(
             name = name + suffix,
             payload = name,
-            tags = tags,
+            # Publishing takes all layers. Whoever builds a pattern, such as
+            # //payload:all, wants what describes payloads, and no byte of them.
+            tags = tags + (["manual"] if suffix == ".publish" else []),
             testonly = testonly,
             visibility = visibility,
         )

@@ -289,7 +289,7 @@ func print(out io.Writer, rows []row, asJSON bool) error {
 			clients = "+1"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n", clients, r.Mode, r.Actions, r.Executions, r.Merged, r.Hits,
-			r.Executions-r.Actions, time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond), span(r.Down))
+			max(0, r.Executions-r.Actions), time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond), span(r.Down))
 	}
 	if err := table.Flush(); err != nil {
 		return err
