@@ -89,7 +89,7 @@ func Find(n Node) (*Layout, error) {
 		main = "containerd-template.toml"
 	case K8s, "":
 	default:
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("Kubernetes distribution %q: must be one of %s", n.Distribution, strings.Join([]string{K8s, K3s, RKE2, K0s, MicroK8s}, ", ")))
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("distribution %q of Kubernetes: must be one of %s", n.Distribution, strings.Join([]string{K8s, K3s, RKE2, K0s, MicroK8s}, ", ")))
 	}
 
 	config := filepath.Join(n.Directory, main)
