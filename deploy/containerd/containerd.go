@@ -23,6 +23,9 @@ import (
 // record is what an installation changed.
 type record struct {
 	SchemaVersion int `json:"schemaVersion"`
+	// DropIn is the file that was written. The node may have changed since, so
+	// that today it would be another one.
+	DropIn string `json:"dropIn"`
 	// Config is containerd's configuration, if it is one that was changed.
 	Config string `json:"config,omitempty"`
 	// Created says that there was none.
@@ -43,10 +46,17 @@ func (l *Layout) Install(ctx context.Context, handlers []handler.Handler) (chang
 	if err != nil {
 		return false, err
 	}
+	if old != nil && old.DropIn != l.DropIn {
+		// Before the new one, which may have another place for the same handlers.
+		if changed, err = l.Remove(ctx); err != nil {
+			return changed, err
+		}
+		old = nil
+	}
 	if old == nil {
 		old = &record{}
 	}
-	r := &record{SchemaVersion: 1, Config: l.Config}
+	r := &record{SchemaVersion: 1, DropIn: l.DropIn, Config: l.Config}
 	var current []byte
 	if l.Config != "" {
 		current, err = nodefile.Read(l.Config)
@@ -61,7 +71,7 @@ func (l *Layout) Install(ctx context.Context, handlers []handler.Handler) (chang
 		case current != nil:
 			// Somebody changed it since, or never had this import.
 			if r.Before, err = removeImport(current, l.DropIn); err != nil {
-				return false, l.broken(err)
+				return false, broken(l.Config, err)
 			}
 		}
 		base := current
@@ -69,7 +79,7 @@ func (l *Layout) Install(ctx context.Context, handlers []handler.Handler) (chang
 			base = created(l.Schema)
 		}
 		if r.After, err = addImport(base, l.DropIn); err != nil {
-			return false, l.broken(err)
+			return false, broken(l.Config, err)
 		}
 	}
 	if err := nodefile.MakeDir(filepath.Dir(l.record)); err != nil {
@@ -78,7 +88,7 @@ func (l *Layout) Install(ctx context.Context, handlers []handler.Handler) (chang
 	if err := l.write(r); err != nil {
 		return false, err
 	}
-	for _, dir := range l.directories() {
+	for _, dir := range r.directories() {
 		if err := context.Cause(ctx); err != nil {
 			return false, err
 		}
@@ -114,7 +124,7 @@ func (l *Layout) Remove(ctx context.Context) (changed bool, err error) {
 		return false, err
 	}
 	if r == nil {
-		r = &record{}
+		r = &record{DropIn: l.DropIn}
 	}
 	if r.Config != "" {
 		if changed, err = l.restore(r); err != nil {
@@ -124,7 +134,7 @@ func (l *Layout) Remove(ctx context.Context) (changed bool, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return changed, err
 	}
-	removed, err := nodefile.Remove(l.DropIn)
+	removed, err := nodefile.Remove(r.DropIn)
 	if err != nil {
 		return changed, err
 	}
@@ -133,7 +143,7 @@ func (l *Layout) Remove(ctx context.Context) (changed bool, err error) {
 	if _, err := nodefile.Remove(l.record); err != nil {
 		return changed, err
 	}
-	for _, dir := range append(l.directories(), filepath.Dir(l.record)) {
+	for _, dir := range append(r.directories(), filepath.Dir(l.record)) {
 		if err := nodefile.RemoveDir(dir); err != nil {
 			return changed, err
 		}
@@ -142,10 +152,10 @@ func (l *Layout) Remove(ctx context.Context) (changed bool, err error) {
 }
 
 // directories are those that files are put into.
-func (l *Layout) directories() []string {
-	dirs := []string{filepath.Dir(l.DropIn)}
-	if l.Config != "" {
-		dirs = append(dirs, filepath.Dir(l.Config))
+func (r *record) directories() []string {
+	dirs := []string{filepath.Dir(r.DropIn)}
+	if r.Config != "" {
+		dirs = append(dirs, filepath.Dir(r.Config))
 	}
 	return dirs
 }
@@ -163,9 +173,9 @@ func (l *Layout) restore(r *record) (changed bool, err error) {
 		return nodefile.Replace(r.Config, r.Before)
 	}
 	// Somebody changed it since, or Install did not get that far.
-	without, err := removeImport(current, l.DropIn)
+	without, err := removeImport(current, r.DropIn)
 	if err != nil {
-		return false, l.broken(err)
+		return false, broken(r.Config, err)
 	}
 	if bytes.Equal(without, created(l.Schema)) {
 		// Another installation, which is gone, made it.
@@ -180,8 +190,8 @@ func created(schema int) []byte {
 	return fmt.Appendf(nil, "# Made by kata-deploy, since there was none. It goes when the last import does.\nversion = %d\n", schema)
 }
 
-func (l *Layout) broken(err error) error {
-	return exitcode.With(exitcode.BadInput, fmt.Errorf("%s: %w: mend it, nothing was changed", l.Config, err))
+func broken(config string, err error) error {
+	return exitcode.With(exitcode.BadInput, fmt.Errorf("%s: %w: mend it, nothing was changed", config, err))
 }
 
 func (l *Layout) read() (*record, error) {

@@ -98,10 +98,14 @@ func Find(n Node) (*Layout, error) {
 	if err != nil && !absent {
 		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading containerd's configuration: %w", err))
 	}
+	if absent && n.Distribution == MicroK8s {
+		// One that is made would take the place of all that microk8s configures.
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("%s is not there: is %s the directory of microk8s?", config, n.Directory))
+	}
 	if !absent {
 		read, err := parse(content)
 		if err != nil {
-			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("%s: %w: mend it, nothing was changed", config, err))
+			return nil, broken(config, err)
 		}
 		// All files must be of one schema, up to 3; containerd migrates older
 		// ones each by itself.

@@ -135,6 +135,11 @@ func (s *Settings) Choose(has []string) ([]string, error) {
 			errs = append(errs, fmt.Errorf("there is a snapshotter for %s, which is not installed", shim))
 		}
 	}
+	for shim := range s.GuestPull {
+		if !slices.Contains(chosen, shim) {
+			errs = append(errs, fmt.Errorf("there is a pull type for %s, which is not installed", shim))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, exitcode.With(exitcode.BadInput, err)
 	}

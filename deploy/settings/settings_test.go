@@ -62,8 +62,9 @@ func TestChoose(t *testing.T) {
 	got, err = (&Settings{Shims: []string{"qemu-tdx"}}).Choose(has)
 	require.NoError(t, err)
 	require.Equal(t, []string{"qemu-tdx"}, got)
-	_, err = (&Settings{Shims: []string{"fc"}, Snapshotters: map[string]string{"clh": "nydus"}}).Choose(has)
+	_, err = (&Settings{Shims: []string{"fc"}, Snapshotters: map[string]string{"clh": "nydus"}, GuestPull: map[string]bool{"dragonball": true}}).Choose(has)
 	require.ErrorContains(t, err, "the payload has no fc, only qemu-snp qemu-tdx")
 	require.ErrorContains(t, err, "there is a snapshotter for clh, which is not installed")
+	require.ErrorContains(t, err, "there is a pull type for dragonball, which is not installed")
 	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
 }

@@ -6,7 +6,9 @@ package shims
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,8 +125,11 @@ func move(value any, from, to string) any {
 		// A list is given as a whole.
 		moved, changed := slices.Clone(value), false
 		for i, element := range value {
-			if m := move(element, from, to); m != nil {
-				moved[i], changed = m, true
+			// Of a table, move gives a part.
+			if text, ok := element.(string); ok {
+				if m := move(text, from, to); m != nil {
+					moved[i], changed = m, true
+				}
 			}
 		}
 		if changed {
@@ -165,11 +170,10 @@ func debugging(document map[string]any) map[string]any {
 // beside it.
 func Remove(installation string) error {
 	all := filepath.Join(installation, runtimes)
-	if _, err := os.Stat(all); err != nil {
-		return nil
-	}
 	entries, err := os.ReadDir(all)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("looking for configurations: %w", err))
 	}
 	for _, e := range entries {
