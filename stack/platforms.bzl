@@ -19,7 +19,7 @@ COMPONENTS = {
     "kernel-debug": None,
     "nydus": None,
     "ovmf": None,
-    "ovmf-sev": None,
+    "ovmf-sev": "//stack/ovmf:ovmf-sev",
     "ovmf-tdx": "//stack/ovmf:ovmf-tdx",
     "qemu": "//stack/qemu:qemu",
     "rootfs-image": None,
@@ -90,6 +90,14 @@ TEE_LABEL = {
     "qemu-se": "feature.node.kubernetes.io/cpu-security.se.enabled",
     "qemu-snp": "amd.feature.node.kubernetes.io/snp",
     "qemu-tdx": "intel.feature.node.kubernetes.io/tdx",
+}
+
+# What kind of firmware the guest of a runtime class is started by. The one for
+# SEV starts no kernel but in a guest of SEV: outside of one QEMU does not hand
+# over the digests that it compares.
+FIRMWARE = {
+    "qemu-snp": "sev",
+    "qemu-tdx": "tdx",
 }
 
 def has_guest(platform):

@@ -1,7 +1,7 @@
 """The tests of a platform, stamped from the table of runtime classes."""
 
 load("@rules_go//go:def.bzl", "go_test")
-load("//stack:platforms.bzl", "PLATFORMS", "WITHOUT_GUEST", "has_guest")
+load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "WITHOUT_GUEST", "has_guest")
 load("//tests/private:suite_source.bzl", "suite_source")
 
 # The tag of the tests that a platform's verdict is made of: `kiln plan` asks
@@ -51,6 +51,7 @@ def platform_tests(platform):
         src = "//tests/suite/contract:contract_test.go",
         data = [_bundle(platform)],
         env = _payload_env(platform) | {
+            "KILN_FIRMWARE": json.encode({c: FIRMWARE[c] for c in PLATFORMS[platform] if c in FIRMWARE}),
             "KILN_GUEST": "node" if has_guest(platform) else "elsewhere",
         },
         tags = [VERDICT],
@@ -80,6 +81,7 @@ def platform_tests(platform):
                 "//tests/suite/testtools:root",
             ],
             env = _payload_env(platform) | {
+                "KILN_FIRMWARE": FIRMWARE.get(class_, ""),
                 "KILN_RUNTIME_CLASS": class_,
                 "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/testtools:root)",
             },
@@ -93,6 +95,7 @@ def platform_tests(platform):
                 "//stack/agent/healthpb",
                 "//stack/agent/report",
                 "//tests/suite/boot",
+                "//tests/suite/contract",
                 "//tests/suite/payloadtest",
                 "//tests/suite/testtools",
                 "//tests/suite/vm",

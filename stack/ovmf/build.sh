@@ -1,15 +1,42 @@
 #!/bin/bash
-# Builds the Intel TDX firmware inside the build root (see tools/component: root_component).
+# Builds the firmware of one TEE inside the build root (see tools/component: root_component).
 #
 #   /src/orig.tar.xz, /src/debian.tar.xz   Debian's source package of edk2
-#   /src/trim.txt                          modules to leave out
+#   /src/trim.txt, /src/trim-own.txt       modules to leave out
+#   FIRMWARE                               tdx | sev
 #   VERSION                                version of the package, as the lock pins it
 #
-# Debian's own package of this firmware enrols keys and demands signed kernels; the guest kernel
+# Debian's own package of the TDX firmware enrols keys and demands signed kernels; the guest kernel
 # of a Kata payload is measured, not signed.
 set -euo pipefail
 
 step() { echo "kiln: step: $*"; }
+
+# The GUIDs, in bytes as stored, are those of entries in the table at the end of the firmware.
+case $FIRMWARE in
+tdx)
+	platform=OvmfPkg/IntelTdx/IntelTdxX64
+	built=Build/IntelTdx
+	installed=OVMF.inteltdx.fd
+	# Without the TDX metadata QEMU starts no trust domain.
+	required=('\x35\x65\x7a\xe4\x4a\x98\x98\x47\x86\x5e\x46\x85\xa7\xbf\x8e\xc2')
+	;;
+sev)
+	platform=OvmfPkg/AmdSev/AmdSevX64
+	built=Build/AmdSev
+	installed=AMDSEV.fd
+	# The SEV metadata, which SNP needs, and the place where QEMU puts the digests of kernel,
+	# initrd and command line, so that they are measured.
+	required=(
+		'\x66\x65\x88\xdc\x4a\x98\x98\x47\xa7\x5e\x55\x85\xa7\xbf\x67\xcc'
+		'\x1f\x37\x55\x72\x3b\x3a\x04\x4b\x92\x7b\x1d\xa6\xef\xa8\xd4\x54'
+	)
+	;;
+*)
+	echo "kiln: unknown firmware '$FIRMWARE': it is tdx or sev" >&2
+	exit 2
+	;;
+esac
 
 step "unpack the source"
 mkdir -p /build/edk2
@@ -23,11 +50,13 @@ for patch in $(sed '/^[ \t]*\(#\|$\)/d' debian/patches/series); do
 done
 
 step "trim the platform"
-platform=OvmfPkg/IntelTdx/IntelTdxX64
+cat /src/trim.txt /src/trim-own.txt >/build/trim.txt
 for description in $platform.dsc $platform.fdf; do
-	bash /src/trim.sh /src/trim.txt $description >/build/trimmed
+	bash /src/trim.sh /build/trim.txt $description >/build/trimmed
 	cp /build/trimmed $description
 done
+# What runs before a build of the SEV firmware is there to make GRUB.
+sed -i '/^ *PREBUILD\b/d' $platform.dsc
 # Hashes are all that this platform wants of a cryptographic library. mbed TLS has them in a tenth
 # of OpenSSL's files; the libraries built on it still name OpenSSL as a dependency, without a use.
 sed -i -E '
@@ -66,12 +95,13 @@ build -n "$KILN_JOBS" -a X64 -t GCCNOLTO -b RELEASE -p $platform.dsc \
 }
 
 step "check and install"
-firmware=Build/IntelTdx/RELEASE_GCCNOLTO/FV/OVMF.fd
-# QEMU finds the sections that it must measure by this GUID, in bytes as stored; without the
-# TDX metadata it starts no trust domain.
-if ! LC_ALL=C grep -q -a -F -f <(printf '\x35\x65\x7a\xe4\x4a\x98\x98\x47\x86\x5e\x46\x85\xa7\xbf\x8e\xc2') $firmware; then
-	echo "kiln: $firmware has no TDX metadata" >&2
-	exit 1
-fi
-install -D -m 0644 $firmware "$DESTDIR/opt/kata/share/ovmf/OVMF.inteltdx.fd"
-cp $firmware "$OUT/OVMF.inteltdx.fd"
+firmware=$built/RELEASE_GCCNOLTO/FV/OVMF.fd
+for guid in "${required[@]}"; do
+	# shellcheck disable=SC2059
+	if ! LC_ALL=C grep -q -a -F -f <(printf "$guid") "$firmware"; then
+		echo "kiln: $firmware has no entry $guid: it is not a firmware for $FIRMWARE" >&2
+		exit 1
+	fi
+done
+install -D -m 0644 "$firmware" "$DESTDIR/opt/kata/share/ovmf/$installed"
+cp "$firmware" "$OUT/$installed"

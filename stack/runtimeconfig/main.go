@@ -21,7 +21,7 @@ func main() {
 }
 
 func newCommand() *cobra.Command {
-	var template, name, prefix, output, rootHash, paramsVariable string
+	var template, name, prefix, output, rootHash, paramsVariable, image string
 	var set []string
 	cmd := &cobra.Command{
 		Use:           "runtimeconfig --template=FILE --output=FILE",
@@ -42,6 +42,7 @@ func newCommand() *cobra.Command {
 				Template: string(text),
 				Defaults: configuration.Defaults(prefix),
 				Set:      map[string]string{},
+				Image:    image,
 			}
 			for _, s := range set {
 				key, value, ok := strings.Cut(s, "=")
@@ -74,6 +75,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&prefix, "prefix", "/opt/kata", "where the payload is installed")
 	flags.StringVar(&output, "output", "", "the configuration to write")
 	flags.StringArrayVar(&set, "set", nil, "value of a variable, NAME=VALUE (repeatable)")
+	flags.StringVar(&image, "image", "", "guest image on the node, in place of the initrd that the template names")
 	flags.StringVar(&rootHash, "root-hash", "", "root_hash_<variant>.txt of the guest image")
 	flags.StringVar(&paramsVariable, "kernel-params-variable", "", "variable that holds the kernel parameters, to which those for dm-verity are added")
 	return cmd

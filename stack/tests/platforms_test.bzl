@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "missing_components", "platform_components", "resolve", "runtime_class", "validate")
+load("//stack:platforms.bzl", "FIRMWARE", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "missing_components", "platform_components", "resolve", "runtime_class", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -36,6 +36,31 @@ def _tdx_impl(ctx):
     return unittest.end(env)
 
 tdx_test = unittest.make(_tdx_impl)
+
+def _snp_impl(ctx):
+    """All that boots without regard to the TEE is shared with TDX."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, [
+        label.replace("ovmf-tdx", "ovmf-sev").replace("runtimeconfig:tdx", "runtimeconfig:snp")
+        for label in platform_components("tdx")
+    ], platform_components("snp"))
+    return unittest.end(env)
+
+snp_test = unittest.make(_snp_impl)
+
+def _firmware_impl(ctx):
+    """A runtime class has a kind of firmware if and only if it has firmware of a TEE."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, FIRMWARE, {
+        name: component.removeprefix("ovmf-")
+        for name, architectures in RUNTIME_CLASSES.items()
+        for components in architectures.values()
+        for component in components
+        if component.startswith("ovmf-")
+    })
+    return unittest.end(env)
+
+firmware_test = unittest.make(_firmware_impl)
 
 def _remote_impl(ctx):
     """Peer pods boot nothing on the node: no component of a guest, and all others do."""
@@ -123,6 +148,8 @@ def platforms_test_suite(name):
         name,
         table_is_sound_test,
         tdx_test,
+        snp_test,
+        firmware_test,
         remote_test,
         runtime_class_test,
         resolve_test,

@@ -51,9 +51,10 @@ func TestPlan(t *testing.T) {
 		platforms []string
 		cause     plan.Cause
 	}{
-		{"the TDX firmware", "stack/ovmf/build.sh", []string{"tdx"}, plan.Cause{Target: "//stack/ovmf:ovmf-tdx", Mnemonic: "KataComponent"}},
-		{"the kernel", "stack/kernel/extra.config", []string{"tdx"}, plan.Cause{Target: "//stack/kernel:kernel", Mnemonic: "KataComponent"}},
-		{"the installer", "deploy/artifacts/artifacts.go", []string{"remote", "tdx"}, plan.Cause{Target: "//deploy/artifacts:artifacts", Mnemonic: "GoCompilePkg"}},
+		{"the SEV firmware", "stack/ovmf/trim-sev.txt", []string{"snp"}, plan.Cause{Target: "//stack/ovmf:ovmf-sev", Mnemonic: "KataComponent"}},
+		{"the TDX firmware", "stack/ovmf/trim-tdx.txt", []string{"tdx"}, plan.Cause{Target: "//stack/ovmf:ovmf-tdx", Mnemonic: "KataComponent"}},
+		{"the kernel", "stack/kernel/extra.config", []string{"snp", "tdx"}, plan.Cause{Target: "//stack/kernel:kernel", Mnemonic: "KataComponent"}},
+		{"the installer", "deploy/artifacts/artifacts.go", []string{"remote", "snp", "tdx"}, plan.Cause{Target: "//deploy/artifacts:artifacts", Mnemonic: "GoCompilePkg"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			name := filepath.Join(copied, tc.file)

@@ -3,6 +3,7 @@
 package configuration
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"sort"
@@ -24,6 +25,9 @@ type Spec struct {
 	// Set overrides defaults. A variable that the template does not have
 	// is an error here: the value would be lost silently.
 	Set map[string]string
+	// Image is the guest image that takes the place of the initrd which the
+	// template names. If it is empty the template is left as it is.
+	Image string
 }
 
 var variableRE = regexp.MustCompile(`@[A-Z0-9_]+@`)
@@ -63,11 +67,38 @@ func Render(s Spec) (string, error) {
 		sort.Strings(unused)
 		return fail("%s: no such variable: %s", s.Name, strings.Join(unused, ", "))
 	}
+	if s.Image != "" {
+		if err := replaceInitrd(lines, s.Image); err != nil {
+			return fail("%s: %w", s.Name, err)
+		}
+	}
 	text := strings.Join(lines, "\n")
 	if err := validate(text); err != nil {
 		return fail("%s: the rendered configuration is not TOML: %w", s.Name, err)
 	}
 	return text, nil
+}
+
+// replaceInitrd makes the one setting of an initrd one of an image.
+func replaceInitrd(lines []string, image string) error {
+	at := -1
+	for i, line := range lines {
+		name, _, _ := strings.Cut(line, "=")
+		switch strings.TrimSpace(name) {
+		case "image":
+			return fmt.Errorf("line %d: there is an image already: %s", i+1, line)
+		case "initrd":
+			if at >= 0 {
+				return fmt.Errorf("line %d: a second initrd: %s", i+1, line)
+			}
+			at = i
+		}
+	}
+	if at < 0 {
+		return errors.New("there is no initrd whose place the image could take")
+	}
+	lines[at] = fmt.Sprintf("image = \"%s\"", Quote(image))
+	return nil
 }
 
 // validate parses a configuration with the library that the runtime uses.

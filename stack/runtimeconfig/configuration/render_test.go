@@ -1,6 +1,7 @@
 package configuration_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +14,9 @@ import (
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
-// TestRender runs every directory of testdata: template.toml.in and the values
-// of set.txt must give want.toml, or an error that begins as error.txt says.
+// TestRender runs every directory of testdata: template.toml.in, the values of
+// set.txt and the image of image.txt must give want.toml, or an error that begins
+// as error.txt says.
 func TestRender(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*/template.toml.in")
 	require.NoError(t, err)
@@ -32,11 +34,16 @@ func TestRender(t *testing.T) {
 					set[name] = value
 				}
 			}
+			image, err := os.ReadFile(filepath.Join(dir, "image.txt"))
+			if err != nil {
+				require.ErrorIs(t, err, fs.ErrNotExist)
+			}
 			got, err := configuration.Render(configuration.Spec{
 				Name:     filepath.Base(dir) + "/template.toml.in",
 				Template: string(text),
 				Defaults: configuration.Defaults("/opt/kata"),
 				Set:      set,
+				Image:    strings.TrimSpace(string(image)),
 			})
 			if wantErr, readErr := os.ReadFile(filepath.Join(dir, "error.txt")); readErr == nil {
 				require.Error(t, err)

@@ -38,6 +38,10 @@ import (
 // "node", which the payload installs it on, or "elsewhere".
 const guestVariable = "KILN_GUEST"
 
+// firmwareVariable is a JSON object from runtime class to the kind of firmware that
+// the table says it starts with.
+const firmwareVariable = "KILN_FIRMWARE"
+
 // guestOnNode tells whether the payload must bring a guest, and a hypervisor.
 func guestOnNode(t *testing.T) bool {
 	t.Helper()
@@ -229,6 +233,8 @@ func runtimeClasses(t *testing.T, p *payloadtest.Payload) []string {
 // configurations checks that whatever a configuration names is there and is
 // what it should be.
 func configurations(t *testing.T, p *payloadtest.Payload) {
+	kinds := map[string]string{}
+	require.NoError(t, json.Unmarshal([]byte(os.Getenv(firmwareVariable)), &kinds), firmwareVariable)
 	for _, class := range runtimeClasses(t, p) {
 		t.Run(class, func(t *testing.T) {
 			_, content := configurationOf(t, p, class)
@@ -248,7 +254,7 @@ func configurations(t *testing.T, p *payloadtest.Payload) {
 				case "kernel":
 					require.NoError(t, contract.CheckKernel(file))
 				case "firmware":
-					require.NoError(t, contract.CheckFirmware(file))
+					require.NoError(t, contract.CheckFirmware(file, kinds[class]))
 				case "image":
 					disk, err := os.Open(file)
 					require.NoError(t, err)
@@ -258,9 +264,10 @@ func configurations(t *testing.T, p *payloadtest.Payload) {
 					require.Len(t, partitions, 2, "root and hash tree")
 				}
 			}
-			for _, key := range []string{"path", "kernel", "firmware", "image"} {
+			for _, key := range []string{"path", "kernel", "image"} {
 				require.Equal(t, guestOnNode(t), seen[key], "whether the configuration names a %s", key)
 			}
+			require.Equal(t, kinds[class] != "", seen["firmware"], "whether the configuration names a firmware")
 			default_, err := os.Readlink(filepath.Join(p.Dir, "share/defaults/kata-containers/configuration.toml"))
 			require.NoError(t, err)
 			require.Equal(t, "configuration-"+class+".toml", default_)

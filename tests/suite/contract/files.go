@@ -36,14 +36,28 @@ func CheckKernel(path string) error {
 	return nil
 }
 
-// CheckFirmware tells whether a file is the TDX virtual firmware: a whole
-// number of pages that ends in the table of GUIDed entries, of which one leads
-// to the TDX metadata, whose measured parts the file holds. The general
-// firmware, which has that metadata as well, sets memory aside for SEV.
+// Kinds of firmware, by the TEE whose guests it starts.
+const (
+	TDXFirmware = "tdx"
+	SEVFirmware = "sev"
+)
+
+// Entries of the table of GUIDs at the end of OVMF.
+var (
+	tdxMetadataEntry = guid(0xe47a6535, 0x984a, 0x4798, [8]byte{0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2})
+	sevMetadataEntry = guid(0xdc886566, 0x984a, 0x4798, [8]byte{0xa7, 0x5e, 0x55, 0x85, 0xa7, 0xbf, 0x67, 0xcc})
+	sevSecretsEntry  = guid(0x4c2eb361, 0x7d9b, 0x4cc3, [8]byte{0x80, 0x81, 0x12, 0x7c, 0x90, 0xd3, 0xd2, 0x94})
+	sevHashesEntry   = guid(0x7255371f, 0x3a3b, 0x4b04, [8]byte{0x92, 0x7b, 0x1d, 0xa6, 0xef, 0xa8, 0xd4, 0x54})
+)
+
+// CheckFirmware tells whether a file is the firmware of a kind: a whole number of
+// pages that ends in the table of GUIDed entries, of which some lead to what the
+// TEE needs. The general firmware has the metadata of both TEEs; it sets memory
+// aside for the secrets of SEV, which that for TDX does not, and none for the
+// digests of what it is to start, which that for SEV does.
 //
-// The table is that of OVMF's reset vector, the metadata that of the "TDX
-// Virtual Firmware Design Guide", section 11.
-func CheckFirmware(path string) error {
+// The table is that of OVMF's reset vector.
+func CheckFirmware(path, kind string) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -56,16 +70,80 @@ func CheckFirmware(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	offset := table[guid(0xe47a6535, 0x984a, 0x4798, [8]byte{0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e, 0xc2})]
-	if len(offset) != 4 {
-		return fmt.Errorf("%s: no TDX metadata: this firmware does not start a TD", path)
+	switch kind {
+	case TDXFirmware:
+		err = checkTDXFirmware(data, table)
+	case SEVFirmware:
+		err = checkSEVFirmware(data, table)
+	default:
+		err = fmt.Errorf("nobody knows firmware of the kind %q", kind)
 	}
-	if err := checkTDXMetadata(data, int64(binary.LittleEndian.Uint32(offset))); err != nil {
+	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	secrets := table[guid(0x4c2eb361, 0x7d9b, 0x4cc3, [8]byte{0x80, 0x81, 0x12, 0x7c, 0x90, 0xd3, 0xd2, 0x94})]
-	if len(bytes.Trim(secrets, "\x00")) > 0 {
-		return fmt.Errorf("%s: it sets memory aside for secrets of SEV: this is the general firmware, not the one for TDX", path)
+	return nil
+}
+
+func checkTDXFirmware(data []byte, table map[string][]byte) error {
+	offset := table[tdxMetadataEntry]
+	if len(offset) != 4 {
+		return errors.New("no TDX metadata: this firmware does not start a TD")
+	}
+	if err := checkTDXMetadata(data, int64(binary.LittleEndian.Uint32(offset))); err != nil {
+		return err
+	}
+	if len(bytes.Trim(table[sevSecretsEntry], "\x00")) > 0 {
+		return errors.New("it sets memory aside for secrets of SEV: this is the general firmware, not the one for TDX")
+	}
+	return nil
+}
+
+func checkSEVFirmware(data []byte, table map[string][]byte) error {
+	offset := table[sevMetadataEntry]
+	if len(offset) != 4 {
+		return errors.New("no SEV metadata: this firmware does not start an SNP guest")
+	}
+	if err := checkSEVMetadata(data, int64(binary.LittleEndian.Uint32(offset))); err != nil {
+		return err
+	}
+	// Address and size. Without memory for them QEMU refuses to measure a kernel.
+	hashes := table[sevHashesEntry]
+	if len(hashes) != 8 || binary.LittleEndian.Uint32(hashes) == 0 || binary.LittleEndian.Uint32(hashes[4:]) == 0 {
+		return errors.New("it sets no memory aside for the digests of kernel, initrd and command line: this is not the firmware for SEV")
+	}
+	return nil
+}
+
+// checkSEVMetadata checks the metadata at an offset from the end of the file: it
+// must name the pages that the processor fills when an SNP guest is launched. The
+// format is that of OVMF's reset vector, which QEMU reads.
+func checkSEVMetadata(data []byte, offset int64) error {
+	const (
+		header, section = 16, 12
+		secrets, cpuid  = 2, 3
+	)
+	at := int64(len(data)) - offset
+	if offset < header || at < 0 || !bytes.HasPrefix(data[at:], []byte("ASEV")) {
+		return errors.New("the SEV metadata is not where the table says")
+	}
+	sections := int64(binary.LittleEndian.Uint32(data[at+12:]))
+	if sections > (offset-header)/section {
+		return fmt.Errorf("the SEV metadata names %d sections, more than fit in the file", sections)
+	}
+	found := map[uint32]bool{}
+	for i := range sections {
+		s := data[at+header+i*section:]
+		if binary.LittleEndian.Uint32(s[4:]) > 0 {
+			found[binary.LittleEndian.Uint32(s[8:])] = true
+		}
+	}
+	for _, page := range []struct {
+		kind uint32
+		name string
+	}{{secrets, "secrets"}, {cpuid, "CPUID"}} {
+		if !found[page.kind] {
+			return fmt.Errorf("the SEV metadata has no page for %s, which an SNP guest needs", page.name)
+		}
 	}
 	return nil
 }
@@ -93,7 +171,9 @@ func guidTable(data []byte) (map[string][]byte, error) {
 	return table, nil
 }
 
-// checkTDXMetadata checks the metadata at an offset from the end of the file.
+// checkTDXMetadata checks the metadata at an offset from the end of the file, of
+// which a part must be measured. The format is that of the "TDX Virtual Firmware
+// Design Guide", section 11.
 func checkTDXMetadata(data []byte, offset int64) error {
 	const (
 		header, section = 16, 32

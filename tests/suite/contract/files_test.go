@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,51 +84,115 @@ func TestCheckKernel(t *testing.T) {
 	require.Error(t, contract.CheckKernel(filepath.Join(t.TempDir(), "absent")))
 }
 
-// firmware is two MiB whose table of GUIDs has one foreign entry, that of
-// SEV's secrets, and the one that leads to the TDX metadata, which measures all
-// of it.
-func firmware(t *testing.T) []byte {
+// metadataAt is where the metadata of the made-up firmware is, from its end.
+const metadataAt = 3 << 10
+
+// firmware is two MiB that end in a table of GUIDs with some entries, of which one
+// is foreign.
+func firmware(t *testing.T, entries map[string][]byte, metadata string) []byte {
 	t.Helper()
 	guid := func(s string) []byte {
 		b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 		require.NoError(t, err)
 		return b
 	}
-	entry := func(data []byte, id []byte) []byte {
-		out := binary.LittleEndian.AppendUint16(data, uint16(len(data)+18))
-		return append(out, id...)
+	var table []byte
+	add := func(data, id []byte) {
+		table = append(table, data...)
+		table = binary.LittleEndian.AppendUint16(table, uint16(len(data)+18))
+		table = append(table, id...)
 	}
-	const size, metadataAt = 2 << 20, 3 << 10
-	f := make([]byte, size)
-	copy(f[size-metadataAt:], "TDVF")
-	binary.LittleEndian.PutUint32(f[size-metadataAt+12:], 1)
-	section := f[size-metadataAt+16:]
-	binary.LittleEndian.PutUint32(section[4:], size)
-	binary.LittleEndian.PutUint32(section[28:], 1)
-	table := entry(binary.LittleEndian.AppendUint32(nil, metadataAt), guid("35657ae4 4a98 9847 865e4685a7bf8ec2"))
-	table = append(table, entry(make([]byte, 8), guid("61b32e4c 9b7d c34c 8081127c90d3d294"))...)
-	table = append(table, entry([]byte("other"), bytes.Repeat([]byte{7}, 16))...)
-	table = append(table, binary.LittleEndian.AppendUint16(nil, uint16(len(table)+18))...)
+	for _, id := range slices.Sorted(maps.Keys(entries)) {
+		add(entries[id], guid(id))
+	}
+	add([]byte("other"), bytes.Repeat([]byte{7}, 16))
+	table = binary.LittleEndian.AppendUint16(table, uint16(len(table)+18))
 	table = append(table, guid("de82b596 b21f f745 baeaa366c55a082d")...)
+	const size = 2 << 20
+	f := make([]byte, size)
+	copy(f[size-metadataAt:], metadata)
 	copy(f[size-32-len(table):], table)
 	return f
 }
 
-func TestCheckFirmware(t *testing.T) {
-	require.NoError(t, contract.CheckFirmware(write(t, firmware(t))))
-	for want, spoil := range map[string]func([]byte) []byte{
-		"are no firmware":                   func(f []byte) []byte { return f[:len(f)-1] },
-		"no table of GUIDs":                 func(f []byte) []byte { f[len(f)-33]++; return f },
-		"not where the table says":          func(f []byte) []byte { copy(f[len(f)-(3<<10):], "XXXX"); return f },
-		"does not start a TD":               func(f []byte) []byte { return bytes.Replace(f, []byte{0x35, 0x65, 0x7a, 0xe4}, make([]byte, 4), 1) },
-		"the table of GUIDs is broken":      func(f []byte) []byte { f[len(f)-32-18-18] = 1; return f },
-		"a part of the firmware is missing": func(f []byte) []byte { return f[4096:] },
-		"no measured boot firmware volume":  func(f []byte) []byte { f[len(f)-(3<<10)+16+28] = 0; return f },
-		"more than fit in the file":         func(f []byte) []byte { f[len(f)-(3<<10)+12] = 200; return f },
-		"not the one for TDX":               func(f []byte) []byte { at := bytes.Index(f, []byte{0x61, 0xb3, 0x2e, 0x4c}); f[at-10] = 1; return f },
-	} {
-		require.ErrorContains(t, contract.CheckFirmware(write(t, spoil(firmware(t)))), want)
+func offset() []byte { return binary.LittleEndian.AppendUint32(nil, metadataAt) }
+
+// tdxFirmware has metadata that measures all of it.
+func tdxFirmware(t *testing.T) []byte {
+	t.Helper()
+	f := firmware(t, map[string][]byte{
+		"35657ae4 4a98 9847 865e4685a7bf8ec2": offset(),
+		"61b32e4c 9b7d c34c 8081127c90d3d294": make([]byte, 8),
+	}, "TDVF")
+	at := f[len(f)-metadataAt:]
+	binary.LittleEndian.PutUint32(at[12:], 1)
+	binary.LittleEndian.PutUint32(at[16+4:], uint32(len(f)))
+	binary.LittleEndian.PutUint32(at[16+28:], 1)
+	return f
+}
+
+// sevFirmware has a page for secrets and one for CPUID, and memory for digests.
+func sevFirmware(t *testing.T) []byte {
+	t.Helper()
+	f := firmware(t, map[string][]byte{
+		"666588dc 4a98 9847 a75e5585a7bf67cc": offset(),
+		"1f375572 3b3a 044b 927b1da6efa8d454": {0, 0x0c, 1, 0, 0, 4, 0, 0},
+	}, "ASEV")
+	at := f[len(f)-metadataAt:]
+	binary.LittleEndian.PutUint32(at[12:], 2)
+	for i, kind := range []uint32{2, 3} {
+		section := at[16+12*i:]
+		binary.LittleEndian.PutUint32(section[4:], 4096)
+		binary.LittleEndian.PutUint32(section[8:], kind)
 	}
+	return f
+}
+
+func TestCheckFirmware(t *testing.T) {
+	type spoil = func(f []byte) []byte
+	replace := func(old, by []byte) spoil {
+		return func(f []byte) []byte {
+			require.Contains(t, string(f), string(old))
+			return bytes.Replace(f, old, by, 1)
+		}
+	}
+	set := func(fromEnd int, value byte) spoil {
+		return func(f []byte) []byte { f[len(f)-fromEnd] = value; return f }
+	}
+	for _, kind := range []struct {
+		name  string
+		whole func(*testing.T) []byte
+		cases map[string]spoil
+	}{
+		{contract.TDXFirmware, tdxFirmware, map[string]spoil{
+			"are no firmware":                   func(f []byte) []byte { return f[:len(f)-1] },
+			"no table of GUIDs":                 set(33, 0),
+			"the table of GUIDs is broken":      set(32+18+18, 1),
+			"not where the table says":          set(metadataAt, 'X'),
+			"does not start a TD":               replace([]byte{0x35, 0x65, 0x7a, 0xe4}, make([]byte, 4)),
+			"a part of the firmware is missing": func(f []byte) []byte { return f[4096:] },
+			"no measured boot firmware volume":  set(metadataAt-16-28, 0),
+			"more than fit in the file":         set(metadataAt-12, 200),
+			"not the one for TDX":               replace([]byte{0, 26, 0, 0x61, 0xb3, 0x2e, 0x4c}, []byte{1, 26, 0, 0x61, 0xb3, 0x2e, 0x4c}),
+		}},
+		{contract.SEVFirmware, sevFirmware, map[string]spoil{
+			"no table of GUIDs":                              set(33, 0),
+			"not where the table says":                       set(metadataAt, 'X'),
+			"does not start an SNP guest":                    replace([]byte{0x66, 0x65, 0x88, 0xdc}, make([]byte, 4)),
+			"more than fit in the file":                      set(metadataAt-13, 200),
+			"no page for secrets":                            set(metadataAt-16-8, 1),
+			"no page for CPUID":                              set(metadataAt-16-12-5, 0),
+			"sets no memory aside for the digests of kernel": replace([]byte{0, 0x0c, 1, 0, 0, 4}, []byte{0, 0, 0, 0, 0, 4}),
+		}},
+	} {
+		require.NoError(t, contract.CheckFirmware(write(t, kind.whole(t)), kind.name))
+		for want, spoil := range kind.cases {
+			require.ErrorContains(t, contract.CheckFirmware(write(t, spoil(kind.whole(t))), kind.name), want)
+		}
+	}
+	require.ErrorContains(t, contract.CheckFirmware(write(t, tdxFirmware(t)), contract.SEVFirmware), "does not start an SNP guest")
+	require.ErrorContains(t, contract.CheckFirmware(write(t, sevFirmware(t)), contract.TDXFirmware), "does not start a TD")
+	require.ErrorContains(t, contract.CheckFirmware(write(t, tdxFirmware(t)), "cca"), `nobody knows firmware of the kind "cca"`)
 }
 
 // program is the smallest ELF file with one program header.

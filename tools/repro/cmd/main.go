@@ -48,7 +48,7 @@ func command() *cobra.Command {
 				return exitcode.With(exitcode.BadInput, fmt.Errorf("--output=%s: must be text or json", output))
 			}
 			if len(targets) == 0 {
-				targets = []string{"//payload:tdx", "//stack/..."}
+				targets = []string{"//payload:all", "//stack/..."}
 			}
 			return run(cmd.Context(), dir, targets, output == "json", cmd.OutOrStdout())
 		},
