@@ -14,18 +14,31 @@ COMMON_COMPONENTS = ["runtimeconfig", "kata-deploy"]
 # platform, for components that differ between platforms.
 COMPONENTS = {
     "boot-image-se": None,
+    "boot-image-se-runtime-rs": None,
+    "cloud-hypervisor": None,
+    "firecracker": None,
     "kata-deploy": "//deploy:kata-deploy",
     "kernel": "//stack/kernel:kernel",
-    "kernel-debug": None,
+    "kernel-debug": "//stack/kernel:kernel-debug",
+    "kernel-dragonball-experimental": None,
+    "kernel-nvidia-gpu": None,
     "nydus": None,
+    "openvmm": None,
     "ovmf": None,
     "ovmf-sev": "//stack/ovmf:ovmf-sev",
     "ovmf-tdx": "//stack/ovmf:ovmf-tdx",
     "qemu": "//stack/qemu:qemu",
-    "rootfs-image": None,
+    "qemu-snp-experimental": None,
+    "qemu-tdx-experimental": None,
+    "rootfs-image": "//stack/rootfs:rootfs-image",
     "rootfs-image-coco-extension": None,
     "rootfs-image-confidential": "//stack/rootfs:rootfs-image-confidential",
-    "rootfs-initrd": None,
+    "rootfs-image-mariner": None,
+    "rootfs-image-nvidia": None,
+    "rootfs-image-nvidia-gpu": None,
+    "rootfs-image-nvidia-gpu-confidential": None,
+    "rootfs-image-nvidia-gpu-extension": None,
+    "rootfs-initrd": "//stack/rootfs:rootfs-initrd",
     "rootfs-initrd-confidential": None,
     "runtimeconfig": "//stack/runtimeconfig:%s",
     "shim-v2-go": "//stack/shim:shim-v2-go",
@@ -33,32 +46,61 @@ COMPONENTS = {
     "virtiofsd": None,
 }
 
+# Components that a payload is complete without: what does not work in one that
+# lacks it. They join as soon as something builds them.
+OPTIONAL_COMPONENTS = {
+    "nydus": "the nydus snapshotter",
+}
+
+# The architectures, by their Go names.
+ARCHITECTURES = ["amd64", "arm64", "ppc64le", "s390x"]
+
+_GO = ["shim-v2-go"]
+_RUST = ["shim-v2-rust"]
+_VIRTIOFS = ["virtiofsd", "nydus"]
+_KERNELS = ["kernel", "kernel-debug"]
+_ROOTFS = ["rootfs-image", "rootfs-initrd"]
+_COMPOSED = ["rootfs-image", "rootfs-image-coco-extension"]
+
+def _qemu(shim):
+    return {
+        "amd64": shim + ["qemu"] + _VIRTIOFS + _KERNELS + _ROOTFS,
+        "arm64": shim + ["qemu"] + _VIRTIOFS + _KERNELS + _ROOTFS + ["ovmf"],
+        "ppc64le": shim + ["qemu", "virtiofsd", "kernel", "rootfs-initrd"],
+        "s390x": shim + ["qemu", "virtiofsd", "kernel"] + _ROOTFS,
+    }
+
+def _on(architectures, components):
+    return {arch: components for arch in architectures}
+
+_PC_AND_ARM = ["amd64", "arm64"]
+
 RUNTIME_CLASSES = {
-    "qemu": {
-        "amd64": ["shim-v2-go", "qemu", "virtiofsd", "nydus", "kernel", "kernel-debug", "rootfs-image", "rootfs-initrd"],
-        "arm64": ["shim-v2-go", "qemu", "virtiofsd", "nydus", "kernel", "kernel-debug", "rootfs-image", "rootfs-initrd", "ovmf"],
-        "s390x": ["shim-v2-go", "qemu", "virtiofsd", "kernel", "rootfs-image", "rootfs-initrd"],
-    },
-    "qemu-coco-dev": {
-        "amd64": ["shim-v2-go", "qemu", "kernel", "kernel-debug", "rootfs-image-confidential"],
-        "s390x": ["shim-v2-go", "qemu", "kernel", "kernel-debug", "rootfs-image-confidential"],
-    },
-    "qemu-se": {
-        "s390x": ["shim-v2-go", "qemu", "virtiofsd", "kernel", "rootfs-initrd-confidential", "boot-image-se"],
-    },
-    "qemu-snp": {
-        "amd64": ["shim-v2-go", "qemu", "kernel", "rootfs-image-confidential", "ovmf-sev"],
-    },
-    "qemu-tdx": {
-        "amd64": ["shim-v2-go", "qemu", "kernel", "rootfs-image-confidential", "ovmf-tdx"],
-    },
+    "clh": _on(_PC_AND_ARM, _GO + ["cloud-hypervisor"] + _VIRTIOFS + _KERNELS + _ROOTFS),
+    "clh-azure": _on(["amd64"], _GO + ["cloud-hypervisor"] + _VIRTIOFS + _KERNELS + ["rootfs-image-mariner"]),
+    "clh-azure-runtime-rs": _on(["amd64"], _RUST + ["cloud-hypervisor"] + _VIRTIOFS + _KERNELS + ["rootfs-image-mariner"]),
+    "clh-runtime-rs": _on(_PC_AND_ARM, _RUST + ["cloud-hypervisor"] + _VIRTIOFS + _KERNELS + _ROOTFS),
+    "dragonball": _on(_PC_AND_ARM, _RUST + _VIRTIOFS + ["kernel-dragonball-experimental"] + _ROOTFS),
+    "fc": _on(_PC_AND_ARM, _GO + ["firecracker"] + _KERNELS + _ROOTFS),
+    "openvmm-azure-runtime-rs": _on(["amd64"], _RUST + ["openvmm"] + _VIRTIOFS + _KERNELS + ["rootfs-image-mariner"]),
+    "qemu": _qemu(_GO),
+    "qemu-coco-dev": _on(["amd64", "s390x"], _GO + ["qemu"] + _KERNELS + ["rootfs-image-confidential"]),
+    "qemu-coco-dev-runtime-rs": _on(["amd64", "s390x"], _RUST + ["qemu"] + _KERNELS + _COMPOSED) |
+                                _on(["arm64"], _RUST + ["qemu"] + _KERNELS + _COMPOSED + ["ovmf"]),
+    "qemu-nvidia-gpu-snp": _on(["amd64"], _GO + ["qemu-snp-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia-gpu-confidential", "ovmf-sev"]),
+    "qemu-nvidia-gpu-snp-runtime-rs": _on(["amd64"], _RUST + ["qemu-snp-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia", "rootfs-image-nvidia-gpu-extension", "rootfs-image-coco-extension", "ovmf-sev"]),
+    "qemu-nvidia-gpu-tdx": _on(["amd64"], _GO + ["qemu-tdx-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia-gpu-confidential", "ovmf-tdx"]),
+    "qemu-nvidia-gpu-tdx-runtime-rs": _on(["amd64"], _RUST + ["qemu-tdx-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia", "rootfs-image-nvidia-gpu-extension", "rootfs-image-coco-extension", "ovmf-tdx"]),
+    "qemu-runtime-rs": _qemu(_RUST),
+    "qemu-se": _on(["s390x"], _GO + ["qemu", "virtiofsd", "kernel", "rootfs-initrd-confidential", "boot-image-se"]),
+    "qemu-se-runtime-rs": _on(["s390x"], _RUST + ["qemu", "virtiofsd", "kernel", "rootfs-initrd", "rootfs-image-coco-extension", "boot-image-se-runtime-rs"]),
+    "qemu-snp": _on(["amd64"], _GO + ["qemu", "kernel", "rootfs-image-confidential", "ovmf-sev"]),
+    "qemu-snp-runtime-rs": _on(["amd64"], _RUST + ["qemu", "kernel"] + _COMPOSED + ["ovmf-sev"]),
+    "qemu-tdx": _on(["amd64"], _GO + ["qemu", "kernel", "rootfs-image-confidential", "ovmf-tdx"]),
+    "qemu-tdx-runtime-rs": _on(["amd64"], _RUST + ["qemu", "kernel"] + _COMPOSED + ["ovmf-tdx"]),
     # Peer pods: the sandbox is a virtual machine of a cloud, so nothing of a
     # guest is installed on the node.
-    "remote": {
-        "amd64": ["shim-v2-go"],
-        "ppc64le": ["shim-v2-go"],
-        "s390x": ["shim-v2-go"],
-    },
+    "remote": _on(["amd64", "ppc64le", "s390x"], _GO),
 }
 
 PLATFORMS = {
@@ -73,31 +115,63 @@ PLATFORMS = {
 # Runtime classes whose guest is not on the node.
 WITHOUT_GUEST = ["remote"]
 
+_SMALL = ("130Mi", "250m")
+_PLAIN = ("320Mi", "250m")
+_TEE = ("2048Mi", "1.0")
+_GPU = ("10240Mi", "1.0")
+
 # What the machinery of a sandbox takes of a node beside its containers: memory and
 # CPU, as Kubernetes writes quantities. Upstream's figures. A confidential guest's
 # memory is the host's as a whole, so that of TDX and SNP is high.
 OVERHEAD = {
-    "qemu": ("320Mi", "250m"),
+    "clh": _SMALL,
+    "clh-azure": _SMALL,
+    "clh-azure-runtime-rs": _SMALL,
+    "clh-runtime-rs": _SMALL,
+    "dragonball": _SMALL,
+    "fc": _SMALL,
+    "openvmm-azure-runtime-rs": _SMALL,
+    "qemu": _PLAIN,
     "qemu-coco-dev": ("160Mi", "250m"),
+    "qemu-coco-dev-runtime-rs": _PLAIN,
+    "qemu-nvidia-gpu-snp": _GPU,
+    "qemu-nvidia-gpu-snp-runtime-rs": _GPU,
+    "qemu-nvidia-gpu-tdx": _GPU,
+    "qemu-nvidia-gpu-tdx-runtime-rs": _GPU,
+    "qemu-runtime-rs": _PLAIN,
     "qemu-se": ("1024Mi", "1.0"),
-    "qemu-snp": ("2048Mi", "1.0"),
-    "qemu-tdx": ("2048Mi", "1.0"),
+    "qemu-se-runtime-rs": ("1024Mi", "1.0"),
+    "qemu-snp": _TEE,
+    "qemu-snp-runtime-rs": _TEE,
+    "qemu-tdx": _TEE,
+    "qemu-tdx-runtime-rs": _TEE,
     "remote": ("120Mi", "250m"),
 }
 
-# What only nodes with the TEE have: a label that node feature discovery sets.
-TEE_LABEL = {
-    "qemu-se": "feature.node.kubernetes.io/cpu-security.se.enabled",
-    "qemu-snp": "amd.feature.node.kubernetes.io/snp",
-    "qemu-tdx": "intel.feature.node.kubernetes.io/tdx",
+# The TEE of a runtime class.
+TEE = {
+    name: tee
+    for tee in ["se", "snp", "tdx"]
+    for name in RUNTIME_CLASSES
+    if tee in name.split("-")
 }
+
+_TEE_LABELS = {
+    "se": "feature.node.kubernetes.io/cpu-security.se.enabled",
+    "snp": "amd.feature.node.kubernetes.io/snp",
+    "tdx": "intel.feature.node.kubernetes.io/tdx",
+}
+
+# What only nodes with the TEE have: a label that node feature discovery sets.
+TEE_LABEL = {name: _TEE_LABELS[tee] for name, tee in TEE.items()}
 
 # What kind of firmware the guest of a runtime class is started by. The one for
 # SEV starts no kernel but in a guest of SEV: outside of one QEMU does not hand
 # over the digests that it compares.
 FIRMWARE = {
-    "qemu-snp": "sev",
-    "qemu-tdx": "tdx",
+    name: {"snp": "sev", "tdx": "tdx"}[tee]
+    for name, tee in TEE.items()
+    if tee in ["snp", "tdx"]
 }
 
 def has_guest(platform):
@@ -110,6 +184,18 @@ def has_guest(platform):
       True if any of its runtime classes boots what the payload installs.
     """
     return any([name not in WITHOUT_GUEST for name in PLATFORMS[platform]])
+
+def main_architecture(platform):
+    """Gives the architecture that a platform is tested on first.
+
+    Args:
+      platform: name of the platform.
+
+    Returns:
+      The architecture's Go name: amd64 for all that are for it.
+    """
+    architectures = RUNTIME_CLASSES[PLATFORMS[platform][0]].keys()
+    return "amd64" if "amd64" in architectures else architectures[0]
 
 def runtime_class(name, suffix = ""):
     """Gives the RuntimeClass of a runtime class, for the API node.k8s.io/v1.
@@ -161,6 +247,8 @@ def validate(platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, component
                 errors.append("platform %r: %s" % (platform, _among("runtime class", name, runtime_classes)))
     for name, architectures in runtime_classes.items():
         for arch, needed in architectures.items():
+            if arch not in ARCHITECTURES:
+                errors.append("runtime class %r: %s" % (name, _among("architecture", arch, ARCHITECTURES)))
             seen = {}
             for component in needed:
                 if component not in components:
@@ -222,22 +310,7 @@ def missing_components(platform, arch = "amd64", platforms = PLATFORMS, runtime_
     resolved = resolve(platform, arch, platforms, runtime_classes, components)
     if resolved.error:
         return resolved.error
-    missing = [name for name, label in resolved.components.items() if not label]
+    missing = [name for name, label in resolved.components.items() if not label and name not in OPTIONAL_COMPONENTS]
     if not missing:
         return None
     return "stack/platforms.bzl: platform %r cannot be built for %s yet: nothing builds %s" % (platform, arch, ", ".join(missing))
-
-def platform_components(platform, arch = "amd64"):
-    """Gives the targets of a platform's components, or ends the build.
-
-    Args:
-      platform: name of the platform.
-      arch: architecture of the payload, by its Go name.
-
-    Returns:
-      The labels, in the order of the table.
-    """
-    missing = missing_components(platform, arch)
-    if missing:
-        fail(missing)
-    return resolve(platform, arch).components.values()

@@ -1,7 +1,7 @@
 """The tests of a platform, stamped from the table of runtime classes."""
 
 load("@rules_go//go:def.bzl", "go_test")
-load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "WITHOUT_GUEST", "has_guest")
+load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "TEE", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
 
 # The tag of the tests that a platform's verdict is made of: `kiln plan` asks
@@ -39,12 +39,14 @@ def platform_tests(platform):
 
     A platform with one runtime class has the targets `boot` and `hardware`,
     one with several has `boot_<class>` and `hardware_<class>`. A runtime class
-    whose guest is not on the node has neither.
+    whose guest is not on the node has neither. Where a component of the platform is
+    missing, all of them are there, and Bazel skips them; what is missing is said by
+    the payload's own targets.
 
     Args:
-      platform: name of the platform, which is also that of its payload and of
-        its TEE in //tests/platform.
+      platform: name of the platform, which is also that of its payload.
     """
+    unavailable = ["@platforms//:incompatible"] if missing_components(platform, main_architecture(platform)) else []
     suite_test(
         name = "contract",
         size = "medium",
@@ -55,6 +57,7 @@ def platform_tests(platform):
             "KILN_GUEST": "node" if has_guest(platform) else "elsewhere",
         },
         tags = [VERDICT],
+        target_compatible_with = unavailable,
         deps = [
             "//payload/image",
             "//payload/receipt",
@@ -91,6 +94,7 @@ def platform_tests(platform):
                 VERDICT,
                 "cpu:2",
             ],
+            target_compatible_with = unavailable,
             deps = [
                 "//stack/agent/healthpb",
                 "//stack/agent/report",
@@ -112,6 +116,7 @@ def platform_tests(platform):
             env = {
                 "KILN_PAYLOAD_RECEIPT": "$(rlocationpath //payload:%s.receipt)" % platform,
                 "KILN_RUNTIME_CLASS": class_,
+                "KILN_TEE": TEE.get(class_, ""),
             },
             env_inherit = [
                 "KILN_TEST_IMAGE",
@@ -125,7 +130,7 @@ def platform_tests(platform):
                 "no-remote",
                 "requires-network",
             ],
-            target_compatible_with = ["//tests/platform:" + platform],
+            target_compatible_with = unavailable or ["//tests/platform:" + TEE.get(class_, "kvm")],
             deps = [
                 "//payload/receipt",
                 "@com_github_stretchr_testify//require",

@@ -59,6 +59,7 @@ func newIndex() *cobra.Command {
 	f.StringVar(&spec.Platform, "platform", "", "the payload's platform")
 	f.StringVar(&spec.Arch, "arch", "amd64", "the payload's architecture")
 	f.StringSliceVar(&spec.RuntimeClasses, "runtime-class", nil, "a runtime class that the payload serves")
+	f.StringSliceVar(&spec.Lacks, "lacks", nil, "an optional component that the payload is made without")
 	f.StringVar(&spec.Registry, "registry", receipt.Embedded, `where it is to be published: "embedded" or host[:port][/path]`)
 	f.StringVar(&spec.Agent, "agent", "", "the kind of agent in the guest image")
 	f.StringVar(&spec.Inputs, "inputs", receipt.InputsPinned, "where the inputs came from")

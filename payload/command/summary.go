@@ -27,6 +27,7 @@ import (
 type summary struct {
 	Receipt        *receipt.Receipt `json:"receipt"`
 	RuntimeClasses []string         `json:"runtimeClasses"`
+	Lacks          []string         `json:"lacks,omitempty"`
 	Components     []component      `json:"components"`
 	Size           int64            `json:"size"`
 	Files          int              `json:"files"`
@@ -60,6 +61,9 @@ func summarize(b *bundle.Bundle, program string) (*summary, error) {
 	s := &summary{Receipt: b.Receipt, RuntimeClasses: []string{}}
 	if classes := b.Labels[image.LabelRuntimeClasses]; classes != "" {
 		s.RuntimeClasses = strings.Split(classes, ",")
+	}
+	if lacks := b.Labels[image.LabelLacks]; lacks != "" {
+		s.Lacks = strings.Split(lacks, ",")
 	}
 	started, known, err := buildStart(program)
 	if err != nil {
@@ -215,6 +219,9 @@ func (s *summary) text(out io.Writer) error {
 	}
 	row("inside", fmt.Sprintf("%d components, %d files, %d symlinks, %s packed", len(s.Components), s.Files, s.Symlinks, humanize.Bytes(s.Size)))
 	row("runtime class", strings.Join(s.RuntimeClasses, " "))
+	if len(s.Lacks) > 0 {
+		row("without", strings.Join(s.Lacks, " "))
+	}
 	row("agent", s.Receipt.Agent)
 	row("inputs", s.Receipt.Inputs)
 	if r := s.Published; r != nil {

@@ -31,6 +31,9 @@ const (
 	LabelRuntimeClasses = "kiln.runtime-classes"
 	LabelAgent          = "kiln.agent"
 	LabelInputs         = "kiln.inputs"
+	// LabelLacks names the optional components that are not in the payload,
+	// since nothing builds or imports them.
+	LabelLacks = "kiln.lacks"
 	// LabelVersionPrefix is followed by a component's name; the value is
 	// the component's version.
 	LabelVersionPrefix = "kiln.version."
@@ -58,6 +61,8 @@ type Spec struct {
 	Platform       string
 	Arch           string
 	RuntimeClasses []string
+	// Lacks are the optional components that it is made without.
+	Lacks []string
 	// Registry is the registry's name as the user gave it:
 	// receipt.Embedded or host[:port][/path].
 	Registry string
@@ -195,6 +200,9 @@ func labelsOf(s Spec) map[string]string {
 	}
 	if len(s.RuntimeClasses) > 0 {
 		labels[LabelRuntimeClasses] = strings.Join(s.RuntimeClasses, ",")
+	}
+	if len(s.Lacks) > 0 {
+		labels[LabelLacks] = strings.Join(s.Lacks, ",")
 	}
 	if s.Revision != "" {
 		labels[labelRevision] = s.Revision

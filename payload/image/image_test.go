@@ -106,6 +106,16 @@ func sum(b []byte) string {
 	return "sha256:" + hex.EncodeToString(s[:])
 }
 
+func TestWhatAPayloadLacksIsALabel(t *testing.T) {
+	s := spec()
+	s.Lacks = []string{"nydus", "tool"}
+	p, err := image.Build(s)
+	require.NoError(t, err)
+	config, err := v1.ParseConfigFile(bytes.NewReader(p.Config))
+	require.NoError(t, err)
+	require.Equal(t, "nydus,tool", config.Config.Labels[image.LabelLacks])
+}
+
 func TestBuildIsDeterministicAndCanonical(t *testing.T) {
 	first, err := image.Build(spec())
 	require.NoError(t, err)

@@ -1,6 +1,6 @@
 """The macros that make the targets of a payload."""
 
-load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "has_guest", "missing_components", "platform_components", "resolve")
+load("//stack:platforms.bzl", "PLATFORMS", "has_guest", "main_architecture", "missing_components", "resolve")
 load(":bundle.bzl", "payload_bundle", "payload_receipt")
 load(":launcher.bzl", "payload_inspect", "payload_publish")
 load(":payload_image.bzl", "payload_image")
@@ -72,15 +72,21 @@ def kata_payload(name, platform, arch = "amd64", components = None, configuratio
                 **kwargs
             )
         return
+    if components == None:
+        by_name = {component: label for component, label in resolved.components.items() if label}
+        components, expected = by_name.values(), by_name.keys()
+    else:
+        expected = resolved.components.keys()
     classes = PLATFORMS[platform]
     payload_targets(
         name = name,
         agent = "//stack/agent:agent" if has_guest(platform) else None,
         arch = arch,
-        components = platform_components(platform, arch) if components == None else components,
+        components = components,
         configurations = ["//stack/runtimeconfig:configuration-" + c for c in classes] if configurations == None else configurations,
-        expected = resolved.components.keys(),
+        expected = expected,
         inputs = inputs,
+        lacks = [component for component in resolved.components if component not in expected],
         platform = platform,
         runtime_classes = classes,
         **kwargs
@@ -92,11 +98,10 @@ def kata_payloads(**kwargs):
     Args:
       **kwargs: what kata_payload takes for all of them.
     """
-    for platform, classes in PLATFORMS.items():
-        architectures = RUNTIME_CLASSES[classes[0]].keys()
+    for platform in PLATFORMS:
         kata_payload(
             name = platform,
-            arch = "amd64" if "amd64" in architectures else architectures[0],
+            arch = main_architecture(platform),
             platform = platform,
             **kwargs
         )

@@ -44,6 +44,7 @@ def _impl(ctx):
     if ctx.attr.revision:
         args.add("--revision", ctx.attr.revision)
     args.add_all(ctx.attr.runtime_classes, before_each = "--runtime-class")
+    args.add_all(ctx.attr.lacks, before_each = "--lacks")
     args.add_all([c.metadata for c in components], before_each = "--component")
     args.add_all(ctx.files.configurations, before_each = "--configuration")
     args.add("--config", config)
@@ -98,6 +99,7 @@ payload_image = rule(
             doc = "Where the inputs came from.",
             default = "pinned",
         ),
+        "lacks": attr.string_list(doc = "Optional components that nothing builds, for a label."),
         "platform": attr.string(doc = "Name of the platform.", mandatory = True),
         "revision": attr.string(doc = "The source revision, for a label. It makes every commit a new payload, so it is empty by default."),
         "runtime_classes": attr.string_list(doc = "Runtime classes that the payload serves."),

@@ -5,6 +5,7 @@
 #   /src/fragments/         what is asked of the configuration (profile "full")
 #   /src/tiny.config        the same for the profile "tiny"
 #   /src/extra.config       asked last, so it overrides the rest
+#   /src/debug.config       what the debug kernel has beside that
 #   PROFILE                 full | tiny: configures, compiles one file, and installs that in the
 #                           kernel's place, so that a payload can be described with it
 #   VERSION                 version of the package, as the lock pins it
@@ -64,10 +65,15 @@ tiny) cat /src/tiny.config >/build/asked.config ;;
 	;;
 esac
 cat /src/extra.config >>/build/asked.config
-bash /src/effective-config.sh /build/asked.config >/build/effective.config
-# allnoconfig answers "no" to whatever is not asked: a new kernel cannot slip a new default in.
-make -s KCONFIG_ALLCONFIG=/build/effective.config allnoconfig
-bash /src/check-config.sh /build/effective.config .config
+# configure makes .config of the files, the last of which that names an option wins.
+configure() {
+	cat "$@" >/build/all.config
+	bash /src/effective-config.sh /build/all.config >/build/effective.config
+	# allnoconfig answers "no" to whatever is not asked: a new kernel cannot slip a new default in.
+	make -s KCONFIG_ALLCONFIG=/build/effective.config allnoconfig
+	bash /src/check-config.sh /build/effective.config .config
+}
+configure /build/asked.config
 
 suffix=$kernel-$CONFIG_REVISION
 mkdir -p "$share"
@@ -78,6 +84,9 @@ if [ "$PROFILE" = tiny ]; then
 	make -s -j"$KILN_JOBS" init/main.o
 	install -m 0644 init/main.o "$share/vmlinuz-$suffix"
 	ln -s "vmlinuz-$suffix" "$share/vmlinuz.container"
+	for file in config-debug vmlinux-debug vmlinuz-debug; do
+		cp init/main.o "$OUT/$file"
+	done
 	exit
 fi
 
@@ -91,3 +100,11 @@ chmod 0644 "$share/vmlinux-$suffix"
 ln -s "vmlinuz-$suffix" "$share/vmlinuz.container"
 ln -s "vmlinux-$suffix" "$share/vmlinux.container"
 cp "$share/vmlinuz-$suffix" "$OUT/vmlinuz"
+
+# Made after the other in the same tree: what debug.config does not touch is compiled once.
+step "compile the debug kernel"
+configure /build/asked.config /src/debug.config
+make -s -j"$KILN_JOBS" bzImage
+cp .config "$OUT/config-debug"
+cp arch/x86/boot/bzImage "$OUT/vmlinuz-debug"
+strip --strip-all -o "$OUT/vmlinux-debug" vmlinux

@@ -129,3 +129,14 @@ func TestFragments(t *testing.T) {
 		require.Contains(t, where, name)
 	}
 }
+
+// TestDebug keeps the debug kernel as cheap as it is: it is made of the objects of the other,
+// which an option for all files would compile once more.
+func TestDebug(t *testing.T) {
+	stdout, stderr, code := run(t, "effective-config.sh", "debug.config")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "CONFIG_KALLSYMS=y")
+	for _, costly := range []string{"DEBUG_INFO", "FUNCTION_TRACER", "KASAN", "KCOV", "GCOV", "UBSAN", "LOCKDEP", "DYNAMIC_DEBUG"} {
+		require.NotContains(t, stdout, "CONFIG_"+costly)
+	}
+}

@@ -1,6 +1,8 @@
 #!/bin/bash
-# Makes the confidential guest image: the pinned guest packages and the agent
-# in one erofs, the dm-verity tree over it, and a disk image that holds both.
+# Makes a guest image: the pinned guest packages and the agent in one erofs, the
+# dm-verity tree over it, and a disk image that holds both; or an initrd of the same.
+#
+#   VARIANT   base | confidential | initrd
 #
 # Nothing here may depend on time, order or chance: the root hash goes into the
 # kernel command line and from there into what a TEE measures.
@@ -15,7 +17,26 @@ readonly ROOT_TYPE=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709
 readonly HASH_TYPE=2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5
 readonly BLOCK=4096
 readonly MIB=1048576
-readonly NAME=kata-debian-trixie-confidential.image
+
+case $VARIANT in
+base)
+  readonly NAME=kata-debian-trixie.image
+  readonly LINK=kata-containers.img
+  ;;
+confidential)
+  readonly NAME=kata-debian-trixie-confidential.image
+  readonly LINK=kata-containers-confidential.img
+  ;;
+initrd)
+  readonly NAME=kata-debian-trixie.initrd
+  readonly LINK=kata-containers-initrd.img
+  ;;
+*)
+  echo "kiln: unknown variant '$VARIANT' of the guest: it is base, confidential or initrd" >&2
+  exit 2
+  ;;
+esac
+readonly SHARE=$DESTDIR/opt/kata/share/kata-containers
 
 step() { echo "kiln: step: $*"; }
 die() {
@@ -90,8 +111,9 @@ size_of() { stat -c %s "$1"; }
 # round_up prints a size rounded up to whole MiB.
 round_up() { echo $((($1 + MIB - 1) / MIB * MIB)); }
 
-main() {
-  local root=/build/root
+# make_root makes the guest's root in $1.
+make_root() {
+  local root=$1
   step "unpacking the guest packages"
   mkdir "$root"
   tar -C "$root" --no-same-owner --same-permissions -xf /src/guest.tar.zst
@@ -99,7 +121,11 @@ main() {
   configure "$root"
   install_agent "$root"
   check_root "$root"
+}
 
+# make_image makes the disk image of the root in $1, and its root hash.
+make_image() {
+  local root=$1
   step "making the file system"
   # A sorted tar fixes order and owners whatever the build's file system does.
   tar -C "$root" --format=posix --pax-option=delete=atime,delete=ctime,delete=mtime --sort=name \
@@ -140,13 +166,35 @@ EOF
   dd if=/build/root.erofs of=/build/disk bs=1M seek=1 conv=notrunc,sparse status=none
   dd if=/build/root.hash of=/build/disk bs=1M seek=$((hash_start / MIB)) conv=notrunc,sparse status=none
 
-  local share=$DESTDIR/opt/kata/share/kata-containers
-  mkdir -p "$share"
-  install -m 0644 /build/disk "$share/$NAME"
-  ln -s "$NAME" "$share/kata-containers-confidential.img"
+  install -m 0644 /build/disk "$SHARE/$NAME"
   echo "root_hash=$root_hash,salt=$salt,data_blocks=$blocks,data_block_size=$BLOCK,hash_block_size=$BLOCK" \
-    >"$share/root_hash_confidential.txt"
-  install -m 0644 "$share/root_hash_confidential.txt" "$OUT/root_hash"
+    >"$SHARE/root_hash_$VARIANT.txt"
+  install -m 0644 "$SHARE/root_hash_$VARIANT.txt" "$OUT/root_hash"
+}
+
+# make_initrd makes an initrd of the root in $1. The kernel starts /init of it.
+make_initrd() {
+  local root=$1
+  step "making the initrd"
+  ln -s usr/bin/kata-agent "$root/init"
+  find "$root" -exec touch --no-dereference --date=@0 {} +
+  # Without an option, cpio writes inode numbers, which are the build's.
+  (cd "$root" && find . -print0 | LC_ALL=C sort -z |
+    cpio --null --create --format=newc --owner=0:0 --reproducible --quiet) >/build/initrd
+  # Of what the guest kernel can unpack, gzip is all.
+  gzip -n -6 </build/initrd >"$SHARE/$NAME"
+  chmod 0644 "$SHARE/$NAME"
+}
+
+main() {
+  make_root /build/root
+  mkdir -p "$SHARE"
+  if [ "$VARIANT" = initrd ]; then
+    make_initrd /build/root
+  else
+    make_image /build/root
+  fi
+  ln -s "$NAME" "$SHARE/$LINK"
 }
 
 main

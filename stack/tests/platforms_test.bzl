@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "FIRMWARE", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "missing_components", "platform_components", "resolve", "runtime_class", "validate")
+load("//stack:platforms.bzl", "COMPONENTS", "FIRMWARE", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "missing_components", "resolve", "runtime_class", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -32,7 +32,7 @@ def _tdx_impl(ctx):
         "//stack/ovmf:ovmf-tdx",
         "//stack/runtimeconfig:tdx",
         "//deploy:kata-deploy",
-    ], platform_components("tdx"))
+    ], resolve("tdx").components.values())
     return unittest.end(env)
 
 tdx_test = unittest.make(_tdx_impl)
@@ -42,8 +42,8 @@ def _snp_impl(ctx):
     env = unittest.begin(ctx)
     asserts.equals(env, [
         label.replace("ovmf-tdx", "ovmf-sev").replace("runtimeconfig:tdx", "runtimeconfig:snp")
-        for label in platform_components("tdx")
-    ], platform_components("snp"))
+        for label in resolve("tdx").components.values()
+    ], resolve("snp").components.values())
     return unittest.end(env)
 
 snp_test = unittest.make(_snp_impl)
@@ -69,7 +69,7 @@ def _remote_impl(ctx):
         "//stack/shim:shim-v2-go",
         "//stack/runtimeconfig:remote",
         "//deploy:kata-deploy",
-    ], platform_components("remote"))
+    ], resolve("remote").components.values())
     asserts.equals(env, ["remote"], [name for name in PLATFORMS if not has_guest(name)])
     for name in WITHOUT_GUEST:
         asserts.true(env, name in RUNTIME_CLASSES, name)
@@ -81,8 +81,10 @@ def _runtime_class_impl(ctx):
     """Every runtime class has its figures, and a name per installation."""
     env = unittest.begin(ctx)
     asserts.equals(env, sorted(RUNTIME_CLASSES), sorted(OVERHEAD))
-    for name in TEE_LABEL:
-        asserts.true(env, name in RUNTIME_CLASSES, name)
+    asserts.equals(env, "tdx", TEE["qemu-tdx-runtime-rs"])
+    asserts.equals(env, "snp", TEE["qemu-nvidia-gpu-snp"])
+    asserts.false(env, "qemu-coco-dev" in TEE)
+    asserts.equals(env, sorted(TEE), sorted(TEE_LABEL))
     asserts.equals(env, "kata-qemu-tdx", runtime_class("qemu-tdx")["handler"])
     asserts.equals(env, "kata-qemu-tdx-blue", runtime_class("qemu-tdx", "blue")["metadata"]["name"])
     return unittest.end(env)
@@ -109,6 +111,7 @@ def _errors_impl(ctx):
         "stack/platforms.bzl: platform \"one\": unknown runtime class \"big\"; there are: small": resolve("one", "amd64", {"one": ["big"]}, _CLASSES, _COMPONENTS),
         "stack/platforms.bzl: platform \"one\" has no runtime class": resolve("one", "amd64", {"one": []}, _CLASSES, _COMPONENTS),
         "stack/platforms.bzl: runtime class \"small\" of platform \"one\" is not for s390x, only for amd64": resolve("one", "s390x", {"one": ["small"]}, _CLASSES, _COMPONENTS),
+        "stack/platforms.bzl: runtime class \"small\": unknown architecture \"x86\"; there are: amd64, arm64, ppc64le, s390x": resolve("one", "x86", {"one": ["small"]}, {"small": {"x86": ["kernel"]}}, _COMPONENTS),
         "stack/platforms.bzl: runtime class \"small\" on amd64: component \"kernel\" is there twice": resolve("one", "amd64", {"one": ["small"]}, {"small": {"amd64": ["kernel", "kernel"]}}, _COMPONENTS),
         "stack/platforms.bzl: runtime class \"small\" on amd64: unknown component \"qemu\"; there are: kata-deploy, kernel, runtimeconfig, shim": resolve("one", "amd64", {"one": ["small"]}, {"small": {"amd64": ["qemu"]}}, _COMPONENTS),
         "stack/platforms.bzl: unknown component \"runtimeconfig\"; there are: kernel, shim": resolve("one", "amd64", {"one": ["small"]}, _CLASSES, {"kernel": None, "shim": None}),
@@ -134,6 +137,17 @@ def _missing_impl(ctx):
         "stack/platforms.bzl: unknown platform \"two\"; there are: one",
         missing_components("two", "amd64", platforms, _CLASSES, _COMPONENTS),
     )
+
+    # What a payload is complete without keeps nothing from being built.
+    optional = OPTIONAL_COMPONENTS.keys()[0]
+    asserts.equals(env, None, missing_components(
+        "one",
+        "amd64",
+        platforms,
+        {"small": {"amd64": ["kernel", optional]}},
+        _COMPONENTS | {optional: None},
+    ))
+    asserts.equals(env, [], [name for name in OPTIONAL_COMPONENTS if name not in COMPONENTS])
     return unittest.end(env)
 
 missing_test = unittest.make(_missing_impl)

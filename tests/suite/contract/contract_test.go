@@ -247,7 +247,7 @@ func configurations(t *testing.T, p *payloadtest.Payload) {
 				key := named.Key[strings.LastIndex(named.Key, ".")+1:]
 				seen[key] = true
 				switch key {
-				case "path":
+				case "path", "virtio_fs_daemon":
 					isELF, err := contract.CheckProgram(file)
 					require.NoError(t, err)
 					require.True(t, isELF, "%s is no program", named.Path)
@@ -278,18 +278,44 @@ func configurations(t *testing.T, p *payloadtest.Payload) {
 // createRE finds the verity device in kernel parameters.
 var createRE = regexp.MustCompile(`dm-mod\.create="[^"]* verity 1 /dev/vda1 /dev/vda2 (\d+) (\d+) (\d+) 0 sha256 ([0-9a-f]{64}) ([0-9a-f]*)"`)
 
-// guestImage computes the hash tree of the guest's root once more and
-// compares it with the tree on disk, with the file beside the image, and with
-// what the configuration makes the kernel check.
+// guestImage computes the hash tree of each guest's root once more and compares it
+// with the tree on disk, with the file beside the image, and with what the
+// configuration makes the kernel check.
 func guestImage(t *testing.T, p *payloadtest.Payload) {
-	line, err := os.ReadFile(filepath.Join(p.Dir, "share/kata-containers/root_hash_confidential.txt"))
+	for _, class := range runtimeClasses(t, p) {
+		t.Run(class, func(t *testing.T) { guestImageOf(t, p, class) })
+	}
+}
+
+func guestImageOf(t *testing.T, p *payloadtest.Payload, class string) {
+	_, content := configurationOf(t, p, class)
+	var document struct {
+		Hypervisor map[string]struct {
+			Image        string `toml:"image"`
+			KernelParams string `toml:"kernel_params"`
+		} `toml:"hypervisor"`
+	}
+	_, err := toml.Decode(string(content), &document)
 	require.NoError(t, err)
-	v, err := configuration.ParseVerity("root_hash_confidential.txt", string(line))
+	image, params := document.Hypervisor["qemu"].Image, document.Hypervisor["qemu"].KernelParams
+
+	// kata-containers.img is the variant "base", kata-containers-x.img the variant x.
+	variant, ok := strings.CutPrefix(strings.TrimSuffix(path.Base(image), ".img"), "kata-containers")
+	require.True(t, ok, "the image of %s is %s", class, image)
+	if variant = strings.TrimPrefix(variant, "-"); variant == "" {
+		variant = "base"
+	}
+	name := "root_hash_" + variant + ".txt"
+	line, err := os.ReadFile(filepath.Join(p.Dir, "share/kata-containers", name))
+	require.NoError(t, err)
+	v, err := configuration.ParseVerity(name, string(line))
 	require.NoError(t, err)
 	salt, err := hex.DecodeString(v.Salt)
 	require.NoError(t, err)
 
-	disk, err := os.Open(filepath.Join(p.Dir, "share/kata-containers/kata-containers-confidential.img"))
+	file, err := boot.Locate(p.Dir, image)
+	require.NoError(t, err)
+	disk, err := os.Open(file)
 	require.NoError(t, err)
 	defer disk.Close()
 	partitions, err := boot.Partitions(disk)
@@ -298,30 +324,19 @@ func guestImage(t *testing.T, p *payloadtest.Payload) {
 	root := io.NewSectionReader(disk, partitions[0].Start, partitions[0].Size)
 	computed, err := contract.ComputeHashTree(root, salt, v.DataBlocks, int(v.DataBlockSize), int(v.HashBlockSize))
 	require.NoError(t, err)
-	require.Equal(t, v.RootHash, computed.RootHash, "root_hash_confidential.txt is not of this image")
+	require.Equal(t, v.RootHash, computed.RootHash, "%s is not of this image", name)
 	stored := make([]byte, len(computed.Blocks))
 	_, err = disk.ReadAt(stored, partitions[1].Start)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(computed.Blocks, stored), "the hash tree in the image is not of its root")
 
-	for _, class := range runtimeClasses(t, p) {
-		_, content := configurationOf(t, p, class)
-		var document struct {
-			Hypervisor map[string]struct {
-				KernelParams string `toml:"kernel_params"`
-			} `toml:"hypervisor"`
-		}
-		_, err := toml.Decode(string(content), &document)
-		require.NoError(t, err)
-		params := document.Hypervisor["qemu"].KernelParams
-		m := createRE.FindStringSubmatch(params)
-		require.NotNil(t, m, "kernel_params of %s make no verity device: %s", class, params)
-		require.Equal(t, []string{
-			strconv.FormatUint(v.DataBlockSize, 10), strconv.FormatUint(v.HashBlockSize, 10), strconv.FormatUint(v.DataBlocks, 10),
-			v.RootHash, v.Salt,
-		}, m[1:])
-		require.Contains(t, params, "root=/dev/dm-0")
-	}
+	m := createRE.FindStringSubmatch(params)
+	require.NotNil(t, m, "kernel_params of %s make no verity device: %s", class, params)
+	require.Equal(t, []string{
+		strconv.FormatUint(v.DataBlockSize, 10), strconv.FormatUint(v.HashBlockSize, 10), strconv.FormatUint(v.DataBlocks, 10),
+		v.RootHash, v.Salt,
+	}, m[1:])
+	require.Contains(t, params, "root=/dev/dm-0")
 }
 
 // noGuest checks that nothing of a guest is installed where none is started.

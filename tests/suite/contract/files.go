@@ -10,14 +10,17 @@ import (
 	"os"
 )
 
-// CheckKernel tells whether a file is a kernel that a boot loader for x86 can
-// load by itself.
+// CheckKernel tells whether a file is a kernel that QEMU can load by itself: of
+// the x86 boot protocol, or an ELF file with a PVH entry.
 func CheckKernel(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if program, err := elf.NewFile(f); err == nil {
+		return checkPVH(path, program)
+	}
 	// The setup header of the x86 boot protocol.
 	header := make([]byte, 0x264)
 	if _, err := io.ReadFull(f, header); err != nil {
@@ -34,6 +37,39 @@ func CheckKernel(path string) error {
 		return fmt.Errorf("%s: not a 64-bit kernel", path)
 	}
 	return nil
+}
+
+// physEntryNote is the type of the note by which a kernel says where it is entered
+// without a boot loader: XEN_ELFNOTE_PHYS32_ENTRY of the PVH boot protocol.
+const physEntryNote = 18
+
+// checkPVH tells whether an ELF file is a 64-bit kernel that QEMU starts as it is.
+func checkPVH(path string, program *elf.File) error {
+	if program.Machine != elf.EM_X86_64 || program.Class != elf.ELFCLASS64 {
+		return fmt.Errorf("%s: not a kernel for x86-64, but %s %s", path, program.Class, program.Machine)
+	}
+	for _, segment := range program.Progs {
+		if segment.Type != elf.PT_NOTE {
+			continue
+		}
+		notes, err := io.ReadAll(segment.Open())
+		if err != nil {
+			return fmt.Errorf("%s: reading the notes: %w", path, err)
+		}
+		// A note is the sizes of name and content, its type, and both, each padded to four bytes.
+		for pad := func(n uint32) int { return (int(n) + 3) &^ 3 }; len(notes) >= 12; {
+			name, content, kind := program.ByteOrder.Uint32(notes), program.ByteOrder.Uint32(notes[4:]), program.ByteOrder.Uint32(notes[8:])
+			end := 12 + pad(name) + pad(content)
+			if end > len(notes) {
+				return fmt.Errorf("%s: a note is cut off", path)
+			}
+			if kind == physEntryNote && bytes.HasPrefix(notes[12:], []byte("Xen\x00")) {
+				return nil
+			}
+			notes = notes[end:]
+		}
+	}
+	return fmt.Errorf("%s: an ELF file without the note of the PVH entry: QEMU does not start it", path)
 }
 
 // Kinds of firmware, by the TEE whose guests it starts.

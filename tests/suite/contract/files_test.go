@@ -2,6 +2,7 @@ package contract_test
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"encoding/hex"
 	"maps"
@@ -68,6 +69,36 @@ func kernel() []byte {
 	return k
 }
 
+// vmlinux is an ELF file with two notes, of which the second is of a kind and of a
+// program.
+func vmlinux(kind uint32, program string) []byte {
+	var notes []byte
+	for _, note := range []struct {
+		name string
+		kind uint32
+	}{{"Linux", 3}, {program, kind}} {
+		name := append([]byte(note.name), 0)
+		for _, field := range []uint32{uint32(len(name)), 4, note.kind} {
+			notes = binary.LittleEndian.AppendUint32(notes, field)
+		}
+		notes = append(notes, name...)
+		notes = append(notes, make([]byte, (4-len(name)%4)%4+4)...)
+	}
+	header := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+	}
+	copy(header.Ident[:], elf.ELFMAG)
+	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+	var out []byte
+	for _, part := range []any{header, elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 120, Filesz: uint64(len(notes))}} {
+		var err error
+		if out, err = binary.Append(out, binary.LittleEndian, part); err != nil {
+			panic(err) // The parts have a fixed size.
+		}
+	}
+	return append(out, notes...)
+}
+
 func TestCheckKernel(t *testing.T) {
 	require.NoError(t, contract.CheckKernel(write(t, kernel())))
 	for want, spoil := range map[string]func([]byte){
@@ -81,6 +112,12 @@ func TestCheckKernel(t *testing.T) {
 		require.ErrorContains(t, contract.CheckKernel(write(t, k)), want)
 	}
 	require.ErrorContains(t, contract.CheckKernel(write(t, []byte("\x7fELF"))), "reading the setup header")
+	require.NoError(t, contract.CheckKernel(write(t, vmlinux(18, "Xen"))))
+	require.ErrorContains(t, contract.CheckKernel(write(t, vmlinux(18, "GNU"))), "without the note of the PVH entry")
+	require.ErrorContains(t, contract.CheckKernel(write(t, vmlinux(17, "Xen"))), "without the note of the PVH entry")
+	foreign := vmlinux(18, "Xen")
+	foreign[18] = byte(elf.EM_AARCH64)
+	require.ErrorContains(t, contract.CheckKernel(write(t, foreign)), "not a kernel for x86-64")
 	require.Error(t, contract.CheckKernel(filepath.Join(t.TempDir(), "absent")))
 }
 
