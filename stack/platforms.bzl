@@ -197,6 +197,29 @@ def main_architecture(platform):
     architectures = RUNTIME_CLASSES[PLATFORMS[platform][0]].keys()
     return "amd64" if "amd64" in architectures else architectures[0]
 
+def overhead(name):
+    """Gives what a runtime class takes beside its containers.
+
+    Args:
+      name: name of the runtime class.
+
+    Returns:
+      Quantities by resource, as Kubernetes writes them.
+    """
+    memory, cpu = OVERHEAD[name]
+    return {"cpu": cpu, "memory": memory}
+
+def tee_selector(name):
+    """Gives the labels of the nodes that can run a runtime class.
+
+    Args:
+      name: name of the runtime class.
+
+    Returns:
+      Labels, beside those that kata-deploy gives to its nodes.
+    """
+    return {TEE_LABEL[name]: "true"} if name in TEE_LABEL else {}
+
 def runtime_class(name, suffix = ""):
     """Gives the RuntimeClass of a runtime class, for the API node.k8s.io/v1.
 
@@ -211,17 +234,16 @@ def runtime_class(name, suffix = ""):
       The object, as a dict.
     """
     full = "kata-" + name + ("-" + suffix if suffix else "")
-    memory, cpu = OVERHEAD[name]
-    selector = {"katacontainers.io/kata-runtime": "true"}
-    if name in TEE_LABEL:
-        selector[TEE_LABEL[name]] = "true"
     return {
         "apiVersion": "node.k8s.io/v1",
         "handler": full,
         "kind": "RuntimeClass",
         "metadata": {"name": full},
-        "overhead": {"podFixed": {"cpu": cpu, "memory": memory}},
-        "scheduling": {"nodeSelector": selector},
+        "overhead": {"podFixed": overhead(name)},
+        "scheduling": {"nodeSelector": {
+            "kata-deploy.katacontainers.io/" + (suffix or "default"): "true",
+            "katacontainers.io/kata-runtime": "true",
+        } | tee_selector(name)},
     }
 
 def _among(kind, name, known):

@@ -1,0 +1,107 @@
+// Package render renders Helm charts without a cluster, as `helm template` does.
+package render
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kiln-build/kiln/tools/exitcode"
+)
+
+// Chart is a chart that was read.
+type Chart struct{ chart *chart.Chart }
+
+// Load reads a chart from its directory or from an archive.
+func Load(name string) (*Chart, error) {
+	c, err := loader.Load(name)
+	if err != nil {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading the chart %s: %w", name, err))
+	}
+	return &Chart{chart: c}, nil
+}
+
+// ReadValues reads a file of values.
+func ReadValues(name string) (map[string]any, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading values: %w", err))
+	}
+	values := map[string]any{}
+	if err := yaml.UnmarshalStrict(content, &values); err != nil {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("reading the values in %s: %w", name, err))
+	}
+	return values, nil
+}
+
+// Release is what a chart is rendered for.
+type Release struct {
+	Name, Namespace string
+}
+
+// Documents gives what the chart would install, each object as one document of
+// YAML, in the order in which Helm would. Of values, later ones win, table by
+// table. What is wrong with them is one error that names them.
+func (c *Chart) Documents(release Release, values ...map[string]any) ([][]byte, error) {
+	given := map[string]any{}
+	for _, v := range values {
+		// Merging changes what it merges.
+		own := map[string]any{}
+		if data, err := json.Marshal(v); err != nil {
+			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
+		} else if err := json.Unmarshal(data, &own); err != nil {
+			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
+		}
+		given = chartutil.MergeTables(own, given)
+	}
+	all, err := chartutil.ToRenderValues(c.chart, given, chartutil.ReleaseOptions{
+		Name: release.Name, Namespace: release.Namespace, Revision: 1, IsInstall: true,
+	}, nil)
+	if err != nil {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
+	}
+	files, err := engine.Render(c.chart, all)
+	if err != nil {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("rendering the chart: %w", err))
+	}
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return nil, fmt.Errorf("sorting what was rendered: %w", err)
+	}
+	if len(hooks) > 0 {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart has hooks, such as %s, which need Helm itself", hooks[0].Path))
+	}
+	documents := make([][]byte, len(manifests))
+	for i, m := range manifests {
+		documents[i] = []byte(m.Content)
+	}
+	return documents, nil
+}
+
+// Objects gives what Documents does, for a client that sends it to a cluster.
+func (c *Chart) Objects(release Release, values ...map[string]any) ([]*unstructured.Unstructured, error) {
+	documents, err := c.Documents(release, values...)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]*unstructured.Unstructured, len(documents))
+	for i, d := range documents {
+		data, err := yaml.YAMLToJSONStrict(d)
+		if err != nil {
+			return nil, fmt.Errorf("decoding what was rendered: %w", err)
+		}
+		objects[i] = new(unstructured.Unstructured)
+		if err := objects[i].UnmarshalJSON(data); err != nil {
+			return nil, fmt.Errorf("decoding what was rendered: %w", err)
+		}
+	}
+	return objects, nil
+}
