@@ -88,7 +88,7 @@ kata-{{ .shim }}{{ with .root.Values.env.multiInstallSuffix }}-{{ . }}{{ end }}
 
 {{- define "kata-deploy.runtimeSocket" -}}
 {{- if eq .Values.containerRuntime "crio" -}}
-{{- .Values.crio.runtimeSocket -}}
+/run/crio/crio.sock
 {{- else -}}
 {{- .Values.containerd.runtimeSocket | default (index (dict
   "k8s" "/run/containerd/containerd.sock"
@@ -173,10 +173,6 @@ them gets it.
   valueFrom:
     fieldRef:
       fieldPath: spec.nodeName
-- name: POD_NAMESPACE
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.namespace
 {{- range $name, $value := $variables }}
 {{- if $value }}
 - name: {{ $name }}
