@@ -265,7 +265,7 @@ func TestDistributions(t *testing.T) {
 		require.Equal(t, "/srv/run", r.mounts()["/srv/run"])
 		require.NotContains(t, r.mounts(), tc.socket)
 		require.Equal(t, "mine.toml", r.env()["CONTAINERD_CONFIG_FILE_NAME"])
-		require.Equal(t, []string{"install", "--runtime-socket=/srv/run/my.sock"}, r.container().Args)
+		require.Equal(t, []string{"install", "--cri-socket=/srv/run/my.sock"}, r.container().Args)
 	}
 }
 
