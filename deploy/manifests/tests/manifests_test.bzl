@@ -2,6 +2,7 @@
 
 load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts")
 load("//deploy/manifests:def.bzl", "payload_manifest")
+load("//payload/tests:payload_test.bzl", "refused_test")
 
 def _action(env, mnemonic):
     actions = analysistest.target_actions(env)
@@ -41,17 +42,6 @@ def _packed_impl(ctx):
     return analysistest.end(env)
 
 packed_test = analysistest.make(_packed_impl)
-
-def _refused_impl(ctx):
-    env = analysistest.begin(ctx)
-    asserts.expect_failure(env, ctx.attr.message)
-    return analysistest.end(env)
-
-refused_test = analysistest.make(
-    _refused_impl,
-    attrs = {"message": attr.string(mandatory = True)},
-    expect_failure = True,
-)
 
 def manifests_test_suite(name):
     """Makes all tests of this file.
