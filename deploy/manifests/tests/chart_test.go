@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,7 +24,6 @@ import (
 )
 
 const (
-	chart     = "../../chart"
 	namespace = "kata"
 	digest    = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 )
@@ -94,9 +94,12 @@ func decode(t *testing.T, documents [][]byte) *rendered {
 	return r
 }
 
+// checkout is the chart as a checkout has it.
+var checkout = sync.OnceValues(func() (*render.Chart, error) { return render.Load("../../chart") })
+
 func documents(t *testing.T, given ...values) ([][]byte, error) {
 	t.Helper()
-	c, err := render.Load(chart)
+	c, err := checkout()
 	require.NoError(t, err)
 	return c.Documents(render.Release{Name: "kata-deploy", Namespace: namespace}, given...)
 }

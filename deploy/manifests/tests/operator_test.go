@@ -55,14 +55,19 @@ type operatorClass struct {
 	PullType    string `json:"pulltype"`
 }
 
+func readCcRuntime(t *testing.T, file string) (content []byte, cc ccRuntime) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, yaml.UnmarshalStrict(content, &cc))
+	return content, cc
+}
+
 func TestCcRuntime(t *testing.T) {
 	classes, receipts := tables(t), given(t, "KILN_RECEIPTS")
 	for platform, file := range given(t, "KILN_OPERATOR") {
 		t.Run(platform, func(t *testing.T) {
-			content, err := os.ReadFile(file)
-			require.NoError(t, err)
-			var cc ccRuntime
-			require.NoError(t, yaml.UnmarshalStrict(content, &cc))
+			content, cc := readCcRuntime(t, file)
 			require.Equal(t, metav1.TypeMeta{Kind: "CcRuntime", APIVersion: "confidentialcontainers.org/v1beta1"}, cc.TypeMeta)
 			require.Empty(t, cc.Namespace, "it is the cluster's")
 			require.Equal(t, "kata", cc.Spec.RuntimeName)
@@ -98,15 +103,24 @@ func TestCcRuntime(t *testing.T) {
 				name := "SHIMS_" + map[string]string{"amd64": "X86_64", "arm64": "AARCH64", "ppc64le": "PPC64LE", "s390x": "S390X"}[m.Arch]
 				require.Equal(t, pod.env()[name], variables[name])
 			}
-
-			for _, verb := range [][]string{config.InstallCmd, config.UninstallCmd, config.CleanupCmd} {
-				require.Len(t, verb, 2)
-				require.Equal(t, "/usr/bin/kata-deploy", verb[0], "the payload's entry point")
-				var out, errs bytes.Buffer
-				code := command.Run(context.Background(), append(verb[1:], "--help"), func(string) string { return "" }, &out, &errs)
-				require.Equal(t, 0, code, errs.String())
-				require.Contains(t, out.String(), "kata-deploy "+verb[1]+" [flags]")
-			}
 		})
+	}
+}
+
+func TestTheVerbsOfTheOperator(t *testing.T) {
+	for platform, file := range given(t, "KILN_OPERATOR") {
+		_, cc := readCcRuntime(t, file)
+		config := cc.Spec.Config
+		seen := map[string]bool{}
+		for _, verb := range [][]string{config.InstallCmd, config.UninstallCmd, config.CleanupCmd} {
+			require.Len(t, verb, 2)
+			require.Equal(t, "/usr/bin/kata-deploy", verb[0], "the payload's entry point")
+			require.False(t, seen[verb[1]], "%s: %s is there twice", platform, verb[1])
+			seen[verb[1]] = true
+			var out, errs bytes.Buffer
+			code := command.Run(context.Background(), append(verb[1:], "--help"), func(string) string { return "" }, &out, &errs)
+			require.Equal(t, 0, code, errs.String())
+			require.Contains(t, out.String(), "kata-deploy "+verb[1]+" [flags]")
+		}
 	}
 }
