@@ -1,6 +1,9 @@
 """What the values of the chart say of shims, from the table of runtime classes."""
 
-load("//stack:platforms.bzl", "RUNTIME_CLASSES", "overhead", "tee_selector")
+load("//stack:platforms.bzl", "PLATFORMS", "RUNTIME_CLASSES", "overhead", "tee_selector")
+
+# Shims of which some payload is made.
+_SHIMS = sorted([name for classes in PLATFORMS.values() for name in classes])
 
 def _shim(name):
     return {
@@ -34,7 +37,7 @@ def shims_yaml():
     Returns:
       The section as YAML, without an end of line.
     """
-    shims = {"disableAll": False} | {name: _shim(name) for name in sorted(RUNTIME_CLASSES)}
+    shims = {"disableAll": False} | {name: _shim(name) for name in _SHIMS}
     return "shims:\n" + _yaml(shims)
 
 def shims_names():
@@ -43,7 +46,7 @@ def shims_names():
     Returns:
       The names, as a list in JSON.
     """
-    return json.encode(["disableAll"] + sorted(RUNTIME_CLASSES))
+    return json.encode(["disableAll"] + _SHIMS)
 
 def platform_shims(classes):
     """Gives runtime classes as the rule payload_manifest takes them.
