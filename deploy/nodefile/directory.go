@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 const (
@@ -46,9 +47,16 @@ func MakeDir(dir string) error {
 // RemoveDir removes a directory, and those that lead to it, as far as they were
 // made here and nothing else is in them.
 func RemoveDir(dir string) error {
-	// What was interrupted as it came or went.
-	if err := os.RemoveAll(partialOf(dir)); err != nil {
-		return localIO("removing a directory", err)
+	// What was interrupted as it came or went. It is looked for first: where nothing
+	// can be written, as outside of the host's directories in a container, removing
+	// what is not there fails, too.
+	if _, err := os.Lstat(partialOf(dir)); err == nil {
+		if err := os.RemoveAll(partialOf(dir)); err != nil {
+			return localIO("removing a directory", err)
+		}
+	}
+	if err := sweep(dir); err != nil {
+		return err
 	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,7 +68,11 @@ func RemoveDir(dir string) error {
 		return nil
 	}
 	going := partialOf(dir)
-	if err := os.Rename(dir, going); err != nil {
+	if err := os.Rename(dir, going); errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.EROFS) {
+		// It is mounted here, and can only be emptied.
+		_, err := Remove(filepath.Join(dir, marker))
+		return err
+	} else if err != nil {
 		return localIO("removing a directory", err)
 	}
 	if err := os.RemoveAll(going); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/kiln-build/kiln/tools/atomicfile"
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -29,12 +30,16 @@ func Read(name string) ([]byte, error) {
 }
 
 // Replace gives a file another content in one step, unless it has that already.
-// Its mode stays.
+// Its mode stays. What was left beside it by an installer that was killed goes:
+// nobody else writes there, since the node is locked.
 func Replace(name string, content []byte) (changed bool, err error) {
 	mode := fs.FileMode(0o644)
 	// A link stays one.
 	if real, err := filepath.EvalSymlinks(name); err == nil {
 		name = real
+	}
+	if err := sweep(filepath.Dir(name)); err != nil {
+		return false, err
 	}
 	if info, err := os.Stat(name); err == nil {
 		mode = info.Mode().Perm()
@@ -52,14 +57,41 @@ func Replace(name string, content []byte) (changed bool, err error) {
 	return true, nil
 }
 
-// Remove removes a file, if it is there.
+// Remove removes a file, if it is there, and what was left beside it.
 func Remove(name string) (removed bool, err error) {
+	if err := sweep(filepath.Dir(name)); err != nil {
+		return false, err
+	}
+	// Where nothing can be written, removing what is not there fails, too.
+	if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
 	if err := os.Remove(name); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	} else if err != nil {
 		return false, localIO("removing a file", err)
 	}
 	return true, nil
+}
+
+// sweep removes files that were being written when an installer was killed. Some
+// runtimes read every file of a directory.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	} else if err != nil {
+		return localIO("looking at a directory", err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !atomicfile.IsPartial(e.Name()) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return localIO("removing what was left of a file", err)
+		}
+	}
+	return nil
 }
 
 func localIO(what string, err error) error {
