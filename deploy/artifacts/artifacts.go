@@ -46,15 +46,20 @@ type record struct {
 	Above []string `json:"above"`
 }
 
-// Destination is the directory of an installation with the given prefix.
-func Destination(prefix string) (string, error) {
+// Destination is the directory of an installation with the given prefix. A suffix
+// gives one beside that of another installation.
+func Destination(prefix, suffix string) (string, error) {
 	if prefix == "" {
 		prefix = "/"
 	}
 	if !filepath.IsAbs(prefix) {
 		return "", exitcode.With(exitcode.BadInput, fmt.Errorf("installation prefix %q is not an absolute path", prefix))
 	}
-	return filepath.Join(prefix, Below), nil
+	dest := filepath.Join(prefix, Below)
+	if suffix != "" {
+		dest += "-" + suffix
+	}
+	return dest, nil
 }
 
 // installation is a directory on the node that is locked and open.

@@ -228,7 +228,7 @@ func TestArtefactsThatMustNotReachANode(t *testing.T) {
 }
 
 func TestSymlinksMoveWithThePrefix(t *testing.T) {
-	dest, err := artifacts.Destination(t.TempDir())
+	dest, err := artifacts.Destination(t.TempDir(), "")
 	require.NoError(t, err)
 	source := tree(t, t.TempDir(), map[string]string{
 		"bin/qemu":    "qemu",
@@ -246,11 +246,11 @@ func TestSymlinksMoveWithThePrefix(t *testing.T) {
 
 func TestDestination(t *testing.T) {
 	for prefix, want := range map[string]string{"": "/opt/kata", "/": "/opt/kata", "/srv/x/": "/srv/x/opt/kata"} {
-		got, err := artifacts.Destination(prefix)
+		got, err := artifacts.Destination(prefix, "")
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	_, err := artifacts.Destination("srv")
+	_, err := artifacts.Destination("srv", "")
 	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
 }
 

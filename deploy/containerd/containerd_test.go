@@ -133,6 +133,14 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestFindByAnotherName(t *testing.T) {
+	n := newNode(t, "1.7.0").config(t, "version = 2\n")
+	n.ConfigFile = "mine.toml"
+	mine := filepath.Join(n.Directory, "mine.toml")
+	require.NoError(t, os.Rename(filepath.Join(n.Directory, "config.toml"), mine))
+	require.Equal(t, mine, n.layout(t).Config)
+}
+
 func TestFindRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*node)

@@ -38,6 +38,7 @@ func DropIn(schema int, handlers []handler.Handler) ([]byte, error) {
 			// A privileged container in a guest gets no device of the node.
 			"privileged_without_host_devices": true,
 			"pod_annotations":                 []string{"io.katacontainers.*"},
+			"container_annotations":           []string{"io.katacontainers.*"},
 			"options":                         map[string]any{"ConfigPath": h.Config},
 		}
 		if h.Snapshotter != "" {

@@ -36,6 +36,9 @@ type Node struct {
 	Installation string
 	// Suffix tells this installation from another one on the node.
 	Suffix string
+	// ConfigFile is the name of the configuration in the directory; empty means that
+	// of the distribution.
+	ConfigFile string
 }
 
 // Layout is where containerd of a node takes configuration from.
@@ -92,6 +95,9 @@ func Find(n Node) (*Layout, error) {
 		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("distribution %q of Kubernetes: must be one of %s", n.Distribution, strings.Join([]string{K8s, K3s, RKE2, K0s, MicroK8s}, ", ")))
 	}
 
+	if n.ConfigFile != "" {
+		main = n.ConfigFile
+	}
 	config := filepath.Join(n.Directory, main)
 	content, err := os.ReadFile(config)
 	absent := errors.Is(err, fs.ErrNotExist)

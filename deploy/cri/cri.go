@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/kiln-build/kiln/deploy/containerd"
 	"github.com/kiln-build/kiln/deploy/crio"
 	"github.com/kiln-build/kiln/deploy/handler"
+	"github.com/kiln-build/kiln/deploy/nodefile"
 	"github.com/kiln-build/kiln/deploy/settings"
 	"github.com/kiln-build/kiln/deploy/shims"
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -22,6 +25,12 @@ const (
 	CRIODirectory       = "/etc/crio"
 )
 
+// maxName is how long the name of a RuntimeClass's handler may be: a DNS label.
+const maxName = 63
+
+// digestRE is what tells one payload from another well enough.
+var digestRE = regexp.MustCompile(`^[0-9a-f]{6,32}$`)
+
 // Node is an installation on a node.
 type Node struct {
 	Settings *settings.Settings
@@ -29,6 +38,10 @@ type Node struct {
 	Installation string
 	// The directories of the runtimes' configuration.
 	ContainerdDirectory, CRIODirectory string
+	// Digest is a prefix, in hexadecimal digits, of the payload's digest. With one
+	// each handler has it at the end of its name, so that a RuntimeClass made for
+	// one payload finds no handler where another one is installed.
+	Digest string
 }
 
 // Result is what was done.
@@ -45,6 +58,8 @@ type Result struct {
 type runtime interface {
 	install(ctx context.Context, handlers []handler.Handler) (changed bool, err error)
 	remove(ctx context.Context) (changed bool, err error)
+	// files are those that are written.
+	files() []string
 }
 
 type containerdRuntime struct{ *containerd.Layout }
@@ -54,6 +69,13 @@ func (r containerdRuntime) install(ctx context.Context, handlers []handler.Handl
 }
 func (r containerdRuntime) remove(ctx context.Context) (bool, error) { return r.Remove(ctx) }
 
+func (r containerdRuntime) files() []string {
+	if r.Config == "" {
+		return []string{r.DropIn}
+	}
+	return []string{r.DropIn, r.Config}
+}
+
 type crioRuntime struct{ directory, suffix string }
 
 func (r crioRuntime) install(_ context.Context, handlers []handler.Handler) (bool, error) {
@@ -61,6 +83,7 @@ func (r crioRuntime) install(_ context.Context, handlers []handler.Handler) (boo
 }
 
 func (r crioRuntime) remove(context.Context) (bool, error) { return crio.Remove(r.directory, r.suffix) }
+func (r crioRuntime) files() []string                      { return []string{crio.File(r.directory, r.suffix)} }
 
 // find finds out what the node has. Nothing is changed.
 func (n *Node) find() (name string, _ runtime, err error) {
@@ -70,7 +93,7 @@ func (n *Node) find() (name string, _ runtime, err error) {
 	case "containerd":
 		l, err := containerd.Find(containerd.Node{
 			Directory: n.ContainerdDirectory, Distribution: s.Distribution, RuntimeVersion: s.RuntimeVersion,
-			Installation: n.Installation, Suffix: s.Suffix,
+			Installation: n.Installation, Suffix: s.Suffix, ConfigFile: s.ConfigFile,
 		})
 		return name, containerdRuntime{l}, err
 	case "cri-o":
@@ -83,36 +106,87 @@ func (n *Node) find() (name string, _ runtime, err error) {
 	return "", nil, exitcode.With(exitcode.BadInput, err)
 }
 
+// handlers gives what the runtime must know, for the shims that are installed in a
+// directory, or are to be.
+func (n *Node) handlers(payload string) (chosen []string, _ []handler.Handler, err error) {
+	has, err := shims.Available(payload)
+	if err != nil {
+		return nil, nil, err
+	}
+	if chosen, err = n.Settings.Choose(has); err != nil {
+		return nil, nil, err
+	}
+	if n.Digest != "" && !digestRE.MatchString(n.Digest) {
+		return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("%q is no prefix of a digest: give 6 to 32 hexadecimal digits", n.Digest))
+	}
+	var handlers []handler.Handler
+	for _, shim := range chosen {
+		h := handler.Handler{
+			Name: "kata-" + shim, Shim: shims.Program(n.Installation), Config: shims.Path(n.Installation, shim),
+			Snapshotter: n.Settings.Snapshotters[shim], GuestPull: n.Settings.GuestPull[shim],
+		}
+		for _, part := range []string{n.Settings.Suffix, n.Digest} {
+			if part != "" {
+				h.Name += "-" + part
+			}
+		}
+		if len(h.Name) > maxName {
+			return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the handler %s has %d characters, Kubernetes takes %d: choose a shorter suffix or digest", h.Name, len(h.Name), maxName))
+		}
+		handlers = append(handlers, h)
+	}
+	return chosen, handlers, nil
+}
+
+func result(runtime string, handlers []handler.Handler) *Result {
+	res := &Result{Runtime: runtime, Handlers: []string{}}
+	for _, h := range handlers {
+		res.Handlers = append(res.Handlers, h.Name)
+	}
+	return res
+}
+
+// Check finds out whether Install can work with the artefacts of a payload, before
+// anything is changed.
+func (n *Node) Check(payload string) (*Result, error) {
+	name, r, err := n.find()
+	if err != nil {
+		return nil, err
+	}
+	_, handlers, err := n.handlers(payload)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range append(r.files(), filepath.Join(n.Installation, "any")) {
+		if err := nodefile.Writable(filepath.Dir(file)); err != nil {
+			return nil, fmt.Errorf("%w: mount it from the node so that it can be", err)
+		}
+	}
+	return result(name, handlers), nil
+}
+
 // Install writes what each shim runs with, and then makes the runtime know them.
 func (n *Node) Install(ctx context.Context) (*Result, error) {
 	name, r, err := n.find()
 	if err != nil {
 		return nil, err
 	}
-	has, err := shims.Available(n.Installation)
+	chosen, handlers, err := n.handlers(n.Installation)
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := n.Settings.Choose(has)
-	if err != nil {
-		return nil, err
-	}
-	res := &Result{Runtime: name}
-	var handlers []handler.Handler
 	for _, shim := range chosen {
-		if err := shims.Configure(n.Installation, shim, n.Settings.Debug); err != nil {
+		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		h := handler.Handler{
-			Name: "kata-" + shim, Shim: shims.Program(n.Installation), Config: shims.Path(n.Installation, shim),
-			Snapshotter: n.Settings.Snapshotters[shim], GuestPull: n.Settings.GuestPull[shim],
+		if err := shims.Configure(n.Installation, shim, shims.Options{
+			Debug: n.Settings.Debug, KernelParameters: n.Settings.KernelParameters(shim),
+			Annotations: n.Settings.AnnotationsOf(shim), ForceGuestPull: n.Settings.ForceGuestPull[shim],
+		}); err != nil {
+			return nil, err
 		}
-		if n.Settings.Suffix != "" {
-			h.Name += "-" + n.Settings.Suffix
-		}
-		handlers = append(handlers, h)
-		res.Handlers = append(res.Handlers, h.Name)
 	}
+	res := result(name, handlers)
 	if res.Restart, err = r.install(ctx, handlers); err != nil {
 		return nil, fmt.Errorf("making %s know the runtime handlers: %w", name, err)
 	}
@@ -126,7 +200,7 @@ func (n *Node) Remove(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{Runtime: name, Handlers: []string{}}
+	res := result(name, nil)
 	if res.Restart, err = r.remove(ctx); err != nil {
 		return nil, fmt.Errorf("making %s forget the runtime handlers: %w", name, err)
 	}

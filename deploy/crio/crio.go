@@ -17,10 +17,10 @@ import (
 // runtimeRoot is where the shim keeps what it knows of sandboxes.
 const runtimeRoot = "/run/vc"
 
-// file gives the name of an installation's file below the directory of CRI-O's
+// File gives the name of an installation's file below the directory of CRI-O's
 // configuration, which is /etc/crio. Of two files that say the same, the later in
 // the alphabet counts.
-func file(directory, suffix string) string {
+func File(directory, suffix string) string {
 	name := "99-kata-deploy"
 	if suffix != "" {
 		name += "-" + suffix
@@ -61,7 +61,7 @@ func Install(directory, suffix string, handlers []handler.Handler) (changed bool
 	if err != nil {
 		return false, err
 	}
-	name := file(directory, suffix)
+	name := File(directory, suffix)
 	if err := nodefile.MakeDir(filepath.Dir(name)); err != nil {
 		return false, err
 	}
@@ -71,7 +71,7 @@ func Install(directory, suffix string, handlers []handler.Handler) (changed bool
 // Remove makes CRI-O forget what Install told it. It tells whether anything
 // changed.
 func Remove(directory, suffix string) (changed bool, err error) {
-	name := file(directory, suffix)
+	name := File(directory, suffix)
 	changed, err = nodefile.Remove(name)
 	if err != nil {
 		return false, err

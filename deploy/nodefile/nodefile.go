@@ -74,6 +74,23 @@ func Remove(name string) (removed bool, err error) {
 	return true, nil
 }
 
+// Writable tells whether a file or a directory could be made at a path, as far as that
+// can be told without making it.
+func Writable(path string) error {
+	for above := path; ; above = filepath.Dir(above) {
+		err := syscall.Access(above, accessWrite)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || above == filepath.Dir(above) {
+			return exitcode.With(exitcode.LocalIO, fmt.Errorf("%s cannot be written to: %w", above, err))
+		}
+	}
+}
+
+// accessWrite is W_OK of access(2).
+const accessWrite = 2
+
 // sweep removes files that were being written when an installer was killed. Some
 // runtimes read every file of a directory.
 func sweep(dir string) error {

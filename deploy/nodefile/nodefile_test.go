@@ -81,3 +81,36 @@ func TestFailures(t *testing.T) {
 	_, err = nodefile.Replace(filepath.Join(file, "below"), nil)
 	require.Equal(t, exitcode.LocalIO, exitcode.Of(err))
 }
+
+// An installer that was killed as it wrote.
+func TestWhatWasLeftOfAFileGoes(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, ".kiln-partial-123")
+	for name, change := range map[string]func() error{
+		"replacing": func() error { _, err := nodefile.Replace(filepath.Join(dir, "file"), []byte("one")); return err },
+		"the same":  func() error { _, err := nodefile.Replace(filepath.Join(dir, "file"), []byte("one")); return err },
+		"removing":  func() error { _, err := nodefile.Remove(filepath.Join(dir, "file")); return err },
+		"again":     func() error { _, err := nodefile.Remove(filepath.Join(dir, "file")); return err },
+	} {
+		require.NoError(t, os.WriteFile(left, []byte("half"), 0o600))
+		require.NoError(t, change(), name)
+		require.NoFileExists(t, left, name)
+	}
+	made := filepath.Join(dir, "made")
+	require.NoError(t, nodefile.MakeDir(made))
+	require.NoError(t, os.WriteFile(filepath.Join(made, ".kiln-partial-123"), nil, 0o600))
+	require.NoError(t, nodefile.RemoveDir(made))
+	require.NoDirExists(t, made)
+}
+
+func TestWritable(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, nodefile.Writable(filepath.Join(dir, "a/b")))
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	err := nodefile.Writable(filepath.Join(file, "below"))
+	require.ErrorContains(t, err, "cannot be written to")
+	require.Equal(t, exitcode.LocalIO, exitcode.Of(err))
+	// Nobody can write there, root neither.
+	require.Error(t, nodefile.Writable("/proc/sys/kernel/osrelease/x"))
+}

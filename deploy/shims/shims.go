@@ -30,9 +30,26 @@ const (
 	configurationPrefix = "configuration-"
 	configurationSuffix = ".toml"
 
-	prefixDropIn = "10-installation-prefix.toml"
-	debugDropIn  = "20-debug.toml"
+	// Upstream's names for what upstream has drop-ins for. Where it changes the
+	// configuration itself, these stand before its owner's, too.
+	prefixDropIn      = "10-installation-prefix.toml"
+	debugDropIn       = "20-debug.toml"
+	kernelDropIn      = "30-kernel-params.toml"
+	annotationsDropIn = "40-annotations.toml"
+	guestPullDropIn   = "41-guest-pull.toml"
 )
+
+// Options are what a shim's configuration is made to say on a node.
+type Options struct {
+	// Debug makes runtime, agent and hypervisor say more.
+	Debug bool
+	// KernelParameters are told to the guest's kernel, after those of the payload.
+	KernelParameters []string
+	// Annotations are those that pods may have, beside those of the payload.
+	Annotations []string
+	// ForceGuestPull makes the guest pull images, whatever the snapshotter.
+	ForceGuestPull bool
+}
 
 // Available gives the shims that the payload has configurations for, sorted.
 func Available(installation string) ([]string, error) {
@@ -62,9 +79,8 @@ func Program(installation string) string {
 	return filepath.Join(installation, "bin/containerd-shim-kata-v2")
 }
 
-// Configure writes what a shim runs with. With debug, runtime, agent and
-// hypervisor say more.
-func Configure(installation, shim string, debug bool) error {
+// Configure writes what a shim runs with.
+func Configure(installation, shim string, o Options) error {
 	source := filepath.Join(installation, defaults, configurationPrefix+shim+configurationSuffix)
 	content, err := nodefile.Read(source)
 	if err != nil {
@@ -88,11 +104,13 @@ func Configure(installation, shim string, debug bool) error {
 	if installation == builtFor {
 		moved = nil
 	}
-	var verbose map[string]any
-	if debug {
-		verbose = debugging(document)
-	}
-	for name, settings := range map[string]map[string]any{prefixDropIn: moved, debugDropIn: verbose} {
+	for name, settings := range map[string]map[string]any{
+		prefixDropIn:      moved,
+		debugDropIn:       debugging(document, o.Debug),
+		kernelDropIn:      kernelParameters(document, o.KernelParameters),
+		annotationsDropIn: annotations(document, o.Annotations),
+		guestPullDropIn:   guestPull(o.ForceGuestPull),
+	} {
 		file := filepath.Join(dropIns, name)
 		if len(settings) == 0 {
 			if _, err := nodefile.Remove(file); err != nil {
@@ -151,14 +169,13 @@ func move(value any, from, to string) any {
 
 // debugging gives the settings by which each part that the configuration has says
 // more.
-func debugging(document map[string]any) map[string]any {
+func debugging(document map[string]any, debug bool) map[string]any {
+	if !debug {
+		return nil
+	}
 	settings := map[string]any{"runtime": map[string]any{"enable_debug": true}}
 	for _, part := range []string{"hypervisor", "agent"} {
-		kinds, _ := document[part].(map[string]any)
-		verbose := map[string]any{}
-		for kind := range kinds {
-			verbose[kind] = map[string]any{"enable_debug": true}
-		}
+		verbose := each(document, part, func(map[string]any) map[string]any { return map[string]any{"enable_debug": true} })
 		if len(verbose) > 0 {
 			settings[part] = verbose
 		}
@@ -166,14 +183,65 @@ func debugging(document map[string]any) map[string]any {
 	return settings
 }
 
+// kernelParameters gives the settings by which the guest's kernel is told more: one
+// text has all of it, so the payload's is repeated.
+func kernelParameters(document map[string]any, more []string) map[string]any {
+	if len(more) == 0 {
+		return nil
+	}
+	return map[string]any{"hypervisor": each(document, "hypervisor", func(hypervisor map[string]any) map[string]any {
+		all := more
+		if has, _ := hypervisor["kernel_params"].(string); has != "" {
+			all = append([]string{has}, more...)
+		}
+		return map[string]any{"kernel_params": strings.Join(all, " ")}
+	})}
+}
+
+// annotations gives the settings by which pods may have more annotations: one list has
+// all, so the payload's are repeated.
+func annotations(document map[string]any, more []string) map[string]any {
+	if len(more) == 0 {
+		return nil
+	}
+	return map[string]any{"hypervisor": each(document, "hypervisor", func(hypervisor map[string]any) map[string]any {
+		all := slices.Clone(more)
+		has, _ := hypervisor["enable_annotations"].([]any)
+		for _, annotation := range has {
+			if text, ok := annotation.(string); ok {
+				all = append(all, text)
+			}
+		}
+		slices.Sort(all)
+		return map[string]any{"enable_annotations": slices.Compact(all)}
+	})}
+}
+
+func guestPull(force bool) map[string]any {
+	if !force {
+		return nil
+	}
+	return map[string]any{"runtime": map[string]any{"experimental_force_guest_pull": true}}
+}
+
+// each gives settings for each kind of a part that the configuration has, such as
+// hypervisor.qemu.
+func each(document map[string]any, part string, settings func(map[string]any) map[string]any) map[string]any {
+	kinds, _ := document[part].(map[string]any)
+	all := map[string]any{}
+	for kind, value := range kinds {
+		has, _ := value.(map[string]any)
+		all[kind] = settings(has)
+	}
+	return all
+}
+
 // Remove removes what Configure wrote for all shims, and what their owner put
 // beside it.
 func Remove(installation string) error {
 	all := filepath.Join(installation, runtimes)
 	entries, err := os.ReadDir(all)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("looking for configurations: %w", err))
 	}
 	for _, e := range entries {

@@ -18,6 +18,8 @@ path = "/opt/kata/bin/qemu-system-x86_64"
 machine_type = "q35"
 valid_hypervisor_paths = ["/opt/kata/bin/qemu-system-x86_64", "/usr/bin/qemu"]
 firmware = "/opt/katarina"
+kernel_params = "quiet a=b"
+enable_annotations = ["kernel_params", "default_vcpus"]
 [agent.kata]
 enable_debug = false
 [runtime]
@@ -58,7 +60,7 @@ func TestAvailable(t *testing.T) {
 
 func TestConfigure(t *testing.T) {
 	installation := installed(t)
-	require.NoError(t, shims.Configure(installation, "qemu-tdx", true))
+	require.NoError(t, shims.Configure(installation, "qemu-tdx", shims.Options{Debug: true}))
 	config := shims.Path(installation, "qemu-tdx")
 	content, err := os.ReadFile(config)
 	require.NoError(t, err)
@@ -77,23 +79,57 @@ func TestConfigure(t *testing.T) {
 	// What its owner put there stays when another version is installed.
 	owners := filepath.Join(dropIns, "50-user-overrides.toml")
 	require.NoError(t, os.WriteFile(owners, nil, 0o600))
-	require.NoError(t, shims.Configure(installation, "qemu-tdx", false))
+	require.NoError(t, shims.Configure(installation, "qemu-tdx", shims.Options{}))
 	require.FileExists(t, owners)
 	require.NoFileExists(t, filepath.Join(dropIns, "20-debug.toml"))
 
-	require.NoError(t, shims.Configure(installation, "remote", false))
+	require.NoError(t, shims.Configure(installation, "remote", shims.Options{}))
 	require.NoError(t, shims.Remove(installation))
 	require.NoDirExists(t, filepath.Join(installation, "share/defaults/kata-containers/runtimes"))
 	require.NoError(t, shims.Remove(installation))
 	require.FileExists(t, filepath.Join(installation, "share/defaults/kata-containers/configuration-qemu-tdx.toml"))
 }
 
+func TestOptions(t *testing.T) {
+	installation := installed(t)
+	dropIns := filepath.Join(filepath.Dir(shims.Path(installation, "qemu-tdx")), "config.d")
+	require.NoError(t, shims.Configure(installation, "qemu-tdx", shims.Options{
+		KernelParameters: []string{"agent.https_proxy=http://p:1", "agent.no_proxy=x"}, Annotations: []string{"machine_type", "default_vcpus"}, ForceGuestPull: true,
+	}))
+	qemu := func(key string, value any) map[string]any {
+		return map[string]any{"hypervisor": map[string]any{"qemu": map[string]any{key: value}}}
+	}
+	require.Equal(t, qemu("kernel_params", "quiet a=b agent.https_proxy=http://p:1 agent.no_proxy=x"), read(t, filepath.Join(dropIns, "30-kernel-params.toml")))
+	require.Equal(t, qemu("enable_annotations", []any{"default_vcpus", "kernel_params", "machine_type"}), read(t, filepath.Join(dropIns, "40-annotations.toml")))
+	require.Equal(t, map[string]any{"runtime": map[string]any{"experimental_force_guest_pull": true}}, read(t, filepath.Join(dropIns, "41-guest-pull.toml")))
+
+	// A configuration that says nothing of its own.
+	require.NoError(t, shims.Configure(installation, "remote", shims.Options{KernelParameters: []string{"a"}}))
+	remote := filepath.Join(filepath.Dir(shims.Path(installation, "remote")), "config.d")
+	require.Equal(t, map[string]any{"hypervisor": map[string]any{"remote": map[string]any{"kernel_params": "a"}}}, read(t, filepath.Join(remote, "30-kernel-params.toml")))
+
+	// What is not said any more goes.
+	require.NoError(t, shims.Configure(installation, "qemu-tdx", shims.Options{}))
+	for _, name := range []string{"30-kernel-params.toml", "40-annotations.toml", "41-guest-pull.toml"} {
+		require.NoFileExists(t, filepath.Join(dropIns, name))
+	}
+}
+
+// An installer that was killed as it made the directory of all configurations.
+func TestRemoveWhatCameHalfway(t *testing.T) {
+	installation := installed(t)
+	halfway := filepath.Join(installation, "share/defaults/kata-containers/.kata-deploy-partial-runtimes")
+	require.NoError(t, os.Mkdir(halfway, 0o755))
+	require.NoError(t, shims.Remove(installation))
+	require.NoDirExists(t, halfway)
+}
+
 func TestConfigureRefuses(t *testing.T) {
 	installation := installed(t)
-	err := shims.Configure(installation, "qemu-snp", false)
+	err := shims.Configure(installation, "qemu-snp", shims.Options{})
 	require.ErrorContains(t, err, "the payload has no configuration of qemu-snp")
 	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
-	err = shims.Configure(installation, "broken", false)
+	err = shims.Configure(installation, "broken", shims.Options{})
 	require.ErrorContains(t, err, "configuration-broken.toml: ")
 	require.NoDirExists(t, filepath.Join(installation, "share/defaults/kata-containers/runtimes"))
 }
