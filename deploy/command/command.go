@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kiln-build/kiln/deploy/settings"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
@@ -30,15 +29,30 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		SilenceUsage:  true,
 		Long: `Install Kata Containers on a node, and take it away again.
 
-Exit codes: 0 ok; 1 failed or interrupted; 2 bad usage, or something that is
-not kata-deploy's is in the way; 4 the artefacts must not reach a node; 5 a file
-could not be read or written, most often because the disk is full. After any
-failure the same command goes on from where it stopped.`,
+The environment says what to do; its variables are upstream's. NODE_NAME is the node,
+DAEMONSET_NAME whose pod this is. SHIMS_<ARCH> says which runtime classes,
+DEFAULT_SHIM_<ARCH> which of them is the default, SNAPSHOTTER_HANDLER_MAPPING_<ARCH>,
+PULL_TYPE_MAPPING_<ARCH> and EXPERIMENTAL_FORCE_GUEST_PULL_<ARCH> how their images
+come, ALLOWED_HYPERVISOR_ANNOTATIONS_<ARCH> what pods may ask of them,
+AGENT_HTTPS_PROXY and AGENT_NO_PROXY what their guests are told, DEBUG how much they
+say. INSTALLATION_PREFIX and MULTI_INSTALL_SUFFIX say where, K8S_DISTRIBUTION,
+CONTAINER_RUNTIME_VERSION and CONTAINERD_CONFIG_FILE_NAME what the node has,
+NODE_MACHINE_ID which machine it is, STARTUP_TAINTS what to remove once it is ready,
+HEALTH_PORT where that is told. HANDLER_DIGEST ends the names of the handlers with a
+prefix of the payload's digest.
+
+Exit codes: 0 ok; 1 failed or interrupted; 2 bad usage, or something that is not
+kata-deploy's is in the way; 3 the cluster, systemd or the runtime does not answer; 4
+the artefacts must not reach a node; 5 a file could not be read or written, most often
+because the disk is full or the directory is mounted read-only. After any failure the
+same command goes on from where it stopped.`,
 	}
 	// An error before a command starts to run is one of usage.
 	started := false
-	prefix := getenv(settings.Prefix)
-	for _, c := range []*cobra.Command{newInstall(prefix), newCleanup(prefix), newInstallCRI(getenv), newRevertCRI(getenv)} {
+	for _, newCommand := range []func(func(string) string) *cobra.Command{
+		newInstall, newCleanup, newReset, newInstallHostCheck, newInstallArtifacts, newInstallCRI, newRevertCRI, newRemoveArtifacts,
+	} {
+		c := newCommand(getenv)
 		inner := c.RunE
 		c.Args = cobra.NoArgs
 		c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -91,8 +105,4 @@ func (o outputFormat) print(w io.Writer, result any, line string) error {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("printing the result: %w", err))
 	}
 	return nil
-}
-
-func prefixFlag(cmd *cobra.Command, prefix *string, given string) {
-	cmd.Flags().StringVar(prefix, "prefix", given, "install below this directory, in opt/kata (default /, or $"+settings.Prefix+")")
 }
