@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kiln-build/kiln/deploy/nodefile"
+	"github.com/kiln-build/kiln/tools/atomicfile"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
@@ -41,8 +43,9 @@ type record struct {
 	Symlinks []string `json:"symlinks"`
 	// Directories are those that the installation made; others stay.
 	Directories []string `json:"directories"`
-	// Above are the absolute directories, outermost first, that were made
-	// for the installation: its own and those that lead to it.
+	// Above is the installation's own directory, if it was made for it, as an
+	// absolute path. An older kata-deploy wrote down those that lead to it, too,
+	// outermost first; today these have a marker, since installations share them.
 	Above []string `json:"above"`
 }
 
@@ -64,26 +67,24 @@ func Destination(prefix, suffix string) (string, error) {
 
 // installation is a directory on the node that is locked and open.
 type installation struct {
-	dir   string
-	lock  *os.File
-	root  *os.Root
-	above []string
+	dir  string
+	lock *os.File
+	root *os.Root
 }
 
 // open locks and opens the installation in dir. With make it makes dir and
 // those that lead to it; without, an absent one gives fs.ErrNotExist.
 func open(ctx context.Context, dir string, make bool) (*installation, error) {
-	var above []string
 	for {
 		if make {
-			made, err := mkdirAll(dir)
-			above = append(above, made...)
-			if err != nil {
-				return nil, localIO("making %s: %w", dir, err)
+			if err := makeDir(dir); err != nil {
+				return nil, err
 			}
 		}
 		lock, err := os.Open(dir)
-		if err != nil {
+		if make && errors.Is(err, fs.ErrNotExist) {
+			continue // it was cleaned up at once
+		} else if err != nil {
 			return nil, localIO("opening %s: %w", dir, err)
 		}
 		if err := flock(ctx, lock); err != nil {
@@ -104,8 +105,45 @@ func open(ctx context.Context, dir string, make bool) (*installation, error) {
 		if err != nil {
 			return nil, errors.Join(localIO("opening %s: %w", dir, err), lock.Close())
 		}
-		return &installation{dir: dir, lock: lock, root: root, above: above}, nil
+		return &installation{dir: dir, lock: lock, root: root}, nil
 	}
+}
+
+// makeDir makes the directory of an installation, if it is not there. It appears
+// together with a record that says so: one without was there before.
+func makeDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return localIO("making %s: %w", dir, syscall.ENOTDIR)
+	} else if err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return localIO("looking at %s: %w", dir, err)
+	}
+	if err := nodefile.MakeDir(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	coming := partial(dir)
+	// What an interrupted run left is of no use.
+	if err := os.RemoveAll(coming); err != nil {
+		return localIO("removing what was left of %s: %w", dir, err)
+	}
+	if err := os.Mkdir(coming, 0o755); err != nil {
+		return localIO("making %s: %w", dir, err)
+	}
+	root, err := os.OpenRoot(coming)
+	if err != nil {
+		return localIO("making %s: %w", dir, err)
+	}
+	if err := (&installation{dir: coming, root: root}).write(&record{Above: []string{dir}}); err != nil {
+		return errors.Join(err, root.Close())
+	}
+	if err := root.Close(); err != nil {
+		return localIO("making %s: %w", dir, err)
+	}
+	if err := os.Rename(coming, dir); err != nil {
+		return localIO("making %s: %w", dir, err)
+	}
+	return atomicfile.SyncDir(filepath.Dir(dir))
 }
 
 func (i *installation) Close() error { return errors.Join(i.root.Close(), i.lock.Close()) }
@@ -140,26 +178,6 @@ func flock(ctx context.Context, f *os.File) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// mkdirAll is os.MkdirAll that tells which directories it made.
-func mkdirAll(dir string) ([]string, error) {
-	var missing []string
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); err == nil {
-			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		missing = append(missing, d)
-	}
-	slices.Reverse(missing)
-	for n, d := range missing {
-		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return missing[:n], err
-		}
-	}
-	return missing, nil
 }
 
 // read gives the record, or nil when there is no installation.

@@ -423,3 +423,30 @@ func TestOneAtATime(t *testing.T) {
 	require.NoError(t, <-done)
 	require.Equal(t, withDirs(version1()), snapshot(t, dest))
 }
+
+// An installer that was killed as it made the directory: that appears together with
+// the record by which it is removed.
+func TestADirectoryThatCameHalfway(t *testing.T) {
+	host := t.TempDir()
+	dest := filepath.Join(host, "srv/opt/kata")
+	halfway := filepath.Join(host, "srv/opt/.kata-deploy-partial-kata")
+	require.NoError(t, os.MkdirAll(halfway, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(halfway, "half"), nil, 0o600))
+	_, err := artifacts.Cleanup(t.Context(), dest)
+	require.NoError(t, err)
+	require.NoDirExists(t, halfway)
+
+	require.NoError(t, os.Mkdir(halfway, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(halfway, "half"), nil, 0o600))
+	source := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(source, "file"), nil, 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = artifacts.Install(ctx, source, dest)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoDirExists(t, halfway)
+	_, err = artifacts.Cleanup(t.Context(), dest)
+	require.NoError(t, err)
+	require.NoDirExists(t, dest)
+	require.DirExists(t, filepath.Dir(dest), "that was there before")
+}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"github.com/kiln-build/kiln/deploy/nodefile"
 )
 
 // CleanupResult is what cleaning up did.
@@ -26,7 +28,7 @@ func Cleanup(ctx context.Context, dest string) (_ *CleanupResult, err error) {
 	res := &CleanupResult{Destination: dest, Kept: []string{}}
 	i, err := open(ctx, dest, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return res, nil
+		return res, removeAbove(dest)
 	} else if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,20 @@ func Cleanup(ctx context.Context, dest string) (_ *CleanupResult, err error) {
 			return nil, localIO("removing %s: %w", p, err)
 		}
 	}
-	return res, nil
+	return res, removeAbove(dest)
+}
+
+// removeAbove removes what was made to lead to an installation, unless it leads to
+// another one or somebody else's files are in it, and what an interrupted run left.
+func removeAbove(dest string) error {
+	// It is looked for first: where nothing can be written, removing what is not
+	// there fails, too.
+	if _, err := os.Lstat(partial(dest)); err == nil {
+		if err := os.RemoveAll(partial(dest)); err != nil {
+			return localIO("removing what was left of %s: %w", dest, err)
+		}
+	}
+	return nodefile.RemoveDir(filepath.Dir(dest))
 }
 
 // removeFile removes a file or symlink, and what an interrupted run left

@@ -53,7 +53,7 @@ func Install(ctx context.Context, source, dest string) (_ *InstallResult, err er
 		return nil, err
 	}
 	if old == nil {
-		old = &record{Above: i.above}
+		old = &record{}
 	}
 	want := &record{Above: old.Above}
 	for _, e := range entries {

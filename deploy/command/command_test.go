@@ -38,34 +38,38 @@ func source(t *testing.T) string {
 
 func TestThePrefixOfTheEnvironment(t *testing.T) {
 	prefix, src := t.TempDir(), source(t)
-	code, stdout, stderr := run(t, prefix, "install", "--artifacts="+src)
+	code, stdout, stderr := run(t, prefix, "install-stage-artifacts", "--files-only", "--artifacts="+src)
 	require.Equal(t, 0, code, stderr)
-	require.Equal(t, "installed to "+prefix+"/opt/kata: 1 new, 0 unchanged, 0 removed, 0.0 MiB written\n", stdout)
+	line := "installed to " + prefix + "/opt/kata: 1 new, 0 unchanged, 0 removed, 0.0 MiB written"
+	require.Equal(t, line+"\n", stdout)
+	require.Regexp(t, "^artifacts: "+line+` \([0-9.]+s\)\n$`, stderr)
 	require.FileExists(t, filepath.Join(prefix, "opt/kata/bin/qemu"))
-	code, stdout, stderr = run(t, prefix, "cleanup")
+	code, stdout, stderr = run(t, prefix, "cleanup-stage-remove-artifacts", "--files-only")
 	require.Equal(t, 0, code, stderr)
-	require.Equal(t, "removed 1 files from "+prefix+"/opt/kata\n", stdout)
+	require.Equal(t, "removed 1 files from "+prefix+"/opt/kata\nthe runtime goes on as it is\n", stdout)
 	require.NoDirExists(t, filepath.Join(prefix, "opt"))
 }
 
 func TestAFlagBeatsTheEnvironment(t *testing.T) {
 	prefix, src := t.TempDir(), source(t)
-	code, stdout, stderr := run(t, "/absent", "install", "--artifacts="+src, "--prefix="+prefix, "--output=json")
+	code, stdout, stderr := run(t, "/absent", "install-stage-artifacts", "--files-only", "--artifacts="+src, "--prefix="+prefix, "--output=json")
 	require.Equal(t, 0, code, stderr)
 	var result struct {
-		Destination string
-		Installed   int
+		Artifacts struct {
+			Destination string
+			Installed   int
+		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &result))
-	require.Equal(t, filepath.Join(prefix, "opt/kata"), result.Destination)
-	require.Equal(t, 1, result.Installed)
+	require.Equal(t, filepath.Join(prefix, "opt/kata"), result.Artifacts.Destination)
+	require.Equal(t, 1, result.Artifacts.Installed)
 
 	require.NoError(t, os.WriteFile(filepath.Join(prefix, "opt/kata/bin/mine"), nil, 0o644))
-	code, stdout, _ = run(t, "", "cleanup", "--prefix="+prefix, "--output=json")
+	code, stdout, _ = run(t, "", "cleanup-stage-remove-artifacts", "--files-only", "--prefix="+prefix, "--output=json")
 	require.Equal(t, 0, code)
-	var cleaned struct{ Kept []string }
+	var cleaned struct{ Artifacts struct{ Kept []string } }
 	require.NoError(t, json.Unmarshal([]byte(stdout), &cleaned))
-	require.Contains(t, cleaned.Kept, filepath.Join(prefix, "opt/kata/bin"))
+	require.Contains(t, cleaned.Artifacts.Kept, filepath.Join(prefix, "opt/kata/bin"))
 }
 
 func TestFailures(t *testing.T) {
@@ -80,14 +84,18 @@ func TestFailures(t *testing.T) {
 		code   int
 		want   string
 	}{
-		"no such command":      {"", []string{"reset"}, exitcode.BadInput, `unknown command "reset"`},
+		"no such command":      {"", []string{"uninstall"}, exitcode.BadInput, `unknown command "uninstall"`},
+		"no node":              {"", []string{"install"}, exitcode.BadInput, "NODE_NAME is not set: name the node that this runs on, or say --files-only"},
+		"no cluster":           {"", []string{"install", "--node=n"}, exitcode.BadInput, "finding the cluster"},
+		"no lock":              {"", []string{"cleanup", "--node=n", "--lock="}, exitcode.BadInput, "--lock=: give an absolute path"},
+		"nothing to reset":     {"", []string{"reset", "--files-only"}, exitcode.BadInput, "there is nothing to reset"},
 		"an argument":          {"", []string{"install", "now"}, exitcode.BadInput, `unknown command "now"`},
 		"unknown flag":         {"", []string{"cleanup", "--force"}, exitcode.BadInput, "unknown flag: --force"},
 		"odd output":           {"", []string{"cleanup", "--output=xml"}, exitcode.BadInput, `give "text" or "json"`},
-		"relative prefix":      {"srv", []string{"install"}, exitcode.BadInput, `prefix "srv" is not an absolute path`},
-		"no artefacts":         {t.TempDir(), []string{"install", "--artifacts=/absent"}, exitcode.LocalIO, "/absent"},
-		"something in the way": {taken, []string{"install", "--artifacts=" + source(t)}, exitcode.BadInput, "was not installed by kata-deploy"},
-		"the prefix is a file": {file, []string{"install", "--artifacts=" + source(t)}, exitcode.LocalIO, "not a directory"},
+		"relative prefix":      {"srv", []string{"install", "--files-only"}, exitcode.BadInput, `prefix "srv" is not an absolute path`},
+		"no artefacts":         {t.TempDir(), []string{"install-stage-artifacts", "--files-only", "--artifacts=/absent"}, exitcode.LocalIO, "/absent"},
+		"something in the way": {taken, []string{"install-stage-artifacts", "--files-only", "--artifacts=" + source(t)}, exitcode.BadInput, "was not installed by kata-deploy"},
+		"the prefix is a file": {file, []string{"install-stage-artifacts", "--files-only", "--artifacts=" + source(t)}, exitcode.LocalIO, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := run(t, tc.prefix, tc.args...)
@@ -117,40 +125,40 @@ func TestStagesOfTheRuntime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			node := t.TempDir()
 			environment := map[string]string{
-				"INSTALLATION_PREFIX": node, "CONTAINER_RUNTIME_VERSION": tc.version, "MULTI_INSTALL_SUFFIX": "blue",
+				"INSTALLATION_PREFIX": node, "CONTAINER_RUNTIME_VERSION": tc.version, "MULTI_INSTALL_SUFFIX": "blue", "HANDLER_DIGEST": "0123ab",
 				"SHIMS_" + map[string]string{"amd64": "X86_64", "arm64": "AARCH64"}[runtime.GOARCH]: "qemu-tdx",
 			}
 			where := []string{"--containerd-directory=" + node + "/etc/containerd", "--crio-directory=" + node + "/etc/crio"}
-			code, _, stderr := runWith(t, environment, "install", "--artifacts="+src)
+			code, stdout, stderr := runWith(t, environment, append(where, "install", "--files-only", "--artifacts="+src)...)
 			require.Equal(t, 0, code, stderr)
-			code, stdout, stderr := runWith(t, environment, append(where, "install-stage-cri")...)
-			require.Equal(t, 0, code, stderr)
-			require.Equal(t, tc.runtime+" knows kata-qemu-tdx-blue; start it again to make it so\n", stdout)
+			installed := "installed to " + node + "/opt/kata-blue: "
+			require.Equal(t, installed+"3 new, 0 unchanged, 0 removed, 0.0 MiB written\n"+tc.runtime+", when it is started again, serves kata-qemu-tdx-blue-0123ab\n", stdout)
 			content, err := os.ReadFile(filepath.Join(node, tc.file))
 			require.NoError(t, err)
-			config := node + "/opt/kata/share/defaults/kata-containers/runtimes/qemu-tdx/configuration-qemu-tdx.toml"
+			config := node + "/opt/kata-blue/share/defaults/kata-containers/runtimes/qemu-tdx/configuration-qemu-tdx.toml"
 			require.Contains(t, string(content), config)
+			require.Contains(t, string(content), "kata-qemu-tdx-blue-0123ab")
 			require.FileExists(t, config)
-			code, stdout, _ = runWith(t, environment, append(where, "install-stage-cri")...)
+			code, stdout, _ = runWith(t, environment, append(where, "install-stage-cri", "--files-only")...)
 			require.Equal(t, 0, code)
-			require.Equal(t, tc.runtime+" knows kata-qemu-tdx-blue, as before\n", stdout)
+			require.Equal(t, tc.runtime+" knows kata-qemu-tdx-blue-0123ab, as before\n", stdout)
 
-			code, stdout, stderr = runWith(t, environment, append(where, "cleanup-stage-revert-cri", "--output=json")...)
+			code, stdout, stderr = runWith(t, environment, append(where, "cleanup-stage-revert-cri", "--files-only", "--output=json")...)
 			require.Equal(t, 0, code, stderr)
 			var result struct{ Restart bool }
 			require.NoError(t, json.Unmarshal([]byte(stdout), &result))
 			require.True(t, result.Restart)
-			code, _, stderr = runWith(t, environment, "cleanup")
+			code, _, stderr = runWith(t, environment, append(where, "cleanup", "--files-only")...)
 			require.Equal(t, 0, code, stderr)
 			entries, err := os.ReadDir(node)
 			require.NoError(t, err)
 			require.Empty(t, entries)
 		})
 	}
-	code, _, stderr := run(t, t.TempDir(), "install-stage-cri")
+	code, _, stderr := run(t, t.TempDir(), "install-stage-cri", "--files-only")
 	require.Equal(t, exitcode.BadInput, code)
 	require.Contains(t, stderr, "CONTAINER_RUNTIME_VERSION is not set")
-	code, _, stderr = runWith(t, map[string]string{"CONTAINER_RUNTIME_VERSION": "docker://28"}, "cleanup-stage-revert-cri")
+	code, _, stderr = runWith(t, map[string]string{"CONTAINER_RUNTIME_VERSION": "docker://28"}, "cleanup-stage-revert-cri", "--files-only")
 	require.Equal(t, exitcode.BadInput, code)
 	require.Contains(t, stderr, "kata-deploy knows containerd and cri-o")
 }

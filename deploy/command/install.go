@@ -65,14 +65,15 @@ func describe(res *installer.Result) string {
 		parts = append(parts, installer.Describe(res.Artifacts))
 	}
 	if res.Runtime != "" {
-		how := " serves "
+		handlers := strings.Join(res.Handlers, ", ")
 		switch {
 		case res.Restart:
-			how = ", when it is started again, serves "
+			parts = append(parts, res.Runtime+", when it is started again, serves "+handlers)
 		case res.Restarted:
-			how = ", started again, serves "
+			parts = append(parts, res.Runtime+", started again, serves "+handlers)
+		default:
+			parts = append(parts, res.Runtime+" knows "+handlers+", as before")
 		}
-		parts = append(parts, res.Runtime+how+strings.Join(res.Handlers, ", "))
 	}
 	return strings.Join(parts, "\n")
 }

@@ -18,26 +18,16 @@ type document struct {
 	Imports []string `toml:"imports"`
 }
 
-// parse reads a configuration. An error tells the line.
+// parse reads a configuration.
 func parse(config []byte) (*document, error) {
 	d := document{Version: 1}
 	if err := toml.Unmarshal(config, &d); err != nil {
-		return nil, withLine(err)
+		return nil, err
 	}
 	if d.Version < 1 {
 		return nil, fmt.Errorf("version = %d: there is no such configuration", d.Version)
 	}
 	return &d, nil
-}
-
-// withLine puts the place of a decoding error before it.
-func withLine(err error) error {
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
-		line, column := decode.Position()
-		return fmt.Errorf("line %d, column %d: %w", line, column, err)
-	}
-	return err
 }
 
 // imports is where a configuration has its list of imports, in bytes. All that
@@ -163,7 +153,7 @@ func onlyImports(before, after []byte) error {
 	var meanings [2]map[string]any
 	for i, config := range [][]byte{before, after} {
 		if err := toml.Unmarshal(config, &meanings[i]); err != nil {
-			return withLine(err)
+			return err
 		}
 		delete(meanings[i], "imports")
 	}

@@ -71,14 +71,14 @@ func TestParse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, d.Version, "without a version it is of the first schema")
 	for config, want := range map[string]string{
-		"version = 2\nimports = [\n":  "line 2, column 12",
-		"version = \"two\"\n":         "line 1, column 11",
+		"version = 2\nimports = [\n":  "config.toml:2:12: ",
+		"version = \"two\"\n":         "config.toml:1:11: ",
 		"version = 0\n":               "version = 0: there is no such configuration",
-		"imports = 'a'\n":             "line 1",
-		"imports = ['a']\nimports=[]": "line 2",
+		"imports = 'a'\n":             "config.toml:1:",
+		"imports = ['a']\nimports=[]": "config.toml:2:",
 	} {
 		_, err := parse([]byte(config))
-		require.ErrorContains(t, err, want, config)
+		require.ErrorContains(t, broken("config.toml", err), want, config)
 	}
 	_, err = addImport([]byte("imports = [\n"), ours)
 	require.Error(t, err)

@@ -12,8 +12,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
+
+	"github.com/pelletier/go-toml/v2"
 
 	"github.com/kiln-build/kiln/deploy/handler"
 	"github.com/kiln-build/kiln/deploy/nodefile"
@@ -190,8 +193,15 @@ func created(schema int) []byte {
 	return fmt.Appendf(nil, "# Made by kata-deploy, since there was none. It goes when the last import does.\nversion = %d\n", schema)
 }
 
+// broken says where a configuration cannot be read.
 func broken(config string, err error) error {
-	return exitcode.With(exitcode.BadInput, fmt.Errorf("%s: %w: mend it, nothing was changed", config, err))
+	where := config
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		line, column := decode.Position()
+		where = fmt.Sprintf("%s:%d:%d", config, line, column)
+	}
+	return exitcode.With(exitcode.BadInput, fmt.Errorf("%s: %w: mend it, nothing was changed", where, err))
 }
 
 func (l *Layout) read() (*record, error) {

@@ -151,7 +151,7 @@ func TestFindRefuses(t *testing.T) {
 		"no version":            {func(n *node) { n.RuntimeVersion = "containerd://latest" }, "of which no version can be read", exitcode.BadInput},
 		"unknown distribution":  {func(n *node) { n.Distribution = "k9s" }, "must be one of k8s, k3s, rke2, k0s, microk8s", exitcode.BadInput},
 		"microk8s, no template": {func(n *node) { n.Distribution = MicroK8s }, "containerd-template.toml is not there", exitcode.BadInput},
-		"broken configuration":  {func(n *node) { n.config(t, "version = 2\n[plugins\n") }, "config.toml: line 2, column ", exitcode.BadInput},
+		"broken configuration":  {func(n *node) { n.config(t, "version = 2\n[plugins\n") }, "config.toml:2:", exitcode.BadInput},
 		"configuration no file": {func(n *node) { require.NoError(t, os.MkdirAll(filepath.Join(n.Directory, "config.toml"), 0o755)) }, "is a directory", exitcode.LocalIO},
 	} {
 		t.Run(name, func(t *testing.T) {

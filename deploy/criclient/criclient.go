@@ -57,6 +57,22 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return read(response)
 }
 
+// Version says which runtime it is, as the status of a node says it: NAME://VERSION.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	conn, err := grpc.NewClient("unix://"+c.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return "", exitcode.With(exitcode.BadInput, fmt.Errorf("talking to the runtime at %s: %w", c.Socket, err))
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	response, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{})
+	if err != nil {
+		return "", exitcode.With(exitcode.Unreachable, fmt.Errorf("asking the runtime at %s for its version: %w", c.Socket, err))
+	}
+	return response.GetRuntimeName() + "://" + response.GetRuntimeVersion(), nil
+}
+
 func read(response *cri.StatusResponse) (*Status, error) {
 	s := &Status{Problem: "it does not say that it is ready"}
 	for _, condition := range response.GetStatus().GetConditions() {

@@ -39,6 +39,8 @@ type Services interface {
 // Runtime tells what the node's container runtime serves. It is criclient.Client.
 type Runtime interface {
 	Wait(ctx context.Context) (*criclient.Status, error)
+	// Version is NAME://VERSION.
+	Version(ctx context.Context) (string, error)
 }
 
 // Installer is one installation on one node.
@@ -68,6 +70,9 @@ type Installer struct {
 	Progress io.Writer
 	Now      func() time.Time
 }
+
+// unknownVersion is what a kubelet reports of a runtime that does not answer.
+const unknownVersion = "Unknown"
 
 // Result is what an installation did.
 type Result struct {
@@ -269,7 +274,19 @@ func (i *Installer) learn(ctx context.Context) error {
 		return err
 	}
 	s.RuntimeVersion = info.RuntimeVersion
-	return nil
+	name, version, _ := strings.Cut(info.RuntimeVersion, "://")
+	if version != unknownVersion {
+		return nil
+	}
+	// The kubelet asked when the runtime did not answer, and says so until it looks again.
+	ctx, cancel := context.WithTimeout(ctx, i.Timeout)
+	defer cancel()
+	runtime := i.Connect(i.socket(hostOf(name, s.Distribution)))
+	if _, err := runtime.Wait(ctx); err != nil {
+		return err
+	}
+	s.RuntimeVersion, err = runtime.Version(ctx)
+	return err
 }
 
 // checkMachine makes sure that the node's name is that of this machine.
@@ -335,7 +352,10 @@ func (i *Installer) cri(res *Result) step {
 		res.Runtime, res.Handlers = done.Runtime, done.Handlers
 		if i.Services == nil {
 			res.Restart = done.Restart
-			return done.Runtime + " will know " + strings.Join(done.Handlers, ", ") + " when it is started again", nil
+			if !done.Restart {
+				return "nothing is new to " + done.Runtime, nil
+			}
+			return done.Runtime + " will serve " + strings.Join(done.Handlers, ", ") + " when it is started again", nil
 		}
 		restart = restart || done.Restart
 		_, status, err := i.serve(ctx, restart)
@@ -458,11 +478,7 @@ func (i *Installer) serve(ctx context.Context, restart bool) (unit string, _ *cr
 			return "", nil, err
 		}
 	}
-	socket := i.Socket
-	if socket == "" {
-		socket = h.socket
-	}
-	status, err := i.Connect(socket).Wait(ctx)
+	status, err := i.Connect(i.socket(h)).Wait(ctx)
 	return unit, status, err
 }
 
@@ -500,4 +516,12 @@ func (p pending) clear() error {
 	}
 	_, err := nodefile.Remove(string(p))
 	return err
+}
+
+// socket is where the runtime of a host listens.
+func (i *Installer) socket(h host) string {
+	if i.Socket != "" {
+		return i.Socket
+	}
+	return h.socket
 }

@@ -96,6 +96,9 @@ type Settings struct {
 
 	annotations         map[string][]string
 	httpsProxy, noProxy map[string]string
+	// elsewhere are the shims of nodes of other architectures, which the same
+	// proxies may be said for.
+	elsewhere map[string]bool
 }
 
 var (
@@ -107,6 +110,9 @@ var (
 	// proxyRE is what a kernel's command line takes without quotes.
 	proxyRE = regexp.MustCompile(`^[!#-~]+$`)
 )
+
+// arches are the names that variables end with, by Go's.
+var arches = map[string]string{"amd64": "X86_64", "arm64": "AARCH64", "s390x": "S390X", "ppc64le": "PPC64LE"}
 
 // defaultHealthPort is upstream's.
 const defaultHealthPort = 8090
@@ -124,7 +130,7 @@ func port(text string) (int, error) {
 }
 
 func read(getenv func(string) string, goarch string) (*Settings, error) {
-	arch, ok := map[string]string{"amd64": "X86_64", "arm64": "AARCH64", "s390x": "S390X", "ppc64le": "PPC64LE"}[goarch]
+	arch, ok := arches[goarch]
 	if !ok {
 		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("there is no payload for %s", goarch))
 	}
@@ -133,7 +139,12 @@ func read(getenv func(string) string, goarch string) (*Settings, error) {
 		ConfigFile: getenv(ConfigFile), MachineID: getenv(MachineID), DefaultShim: getenv(DefaultShim + "_" + arch),
 		HealthPort:   defaultHealthPort,
 		Snapshotters: map[string]string{}, GuestPull: map[string]bool{}, ForceGuestPull: map[string]bool{},
-		annotations: map[string][]string{}, httpsProxy: map[string]string{}, noProxy: map[string]string{},
+		annotations: map[string][]string{}, httpsProxy: map[string]string{}, noProxy: map[string]string{}, elsewhere: map[string]bool{},
+	}
+	for _, other := range arches {
+		for _, shim := range strings.Fields(getenv(Shims + "_" + other)) {
+			s.elsewhere[shim] = true
+		}
 	}
 	bad := func(name, format string, args ...any) error {
 		return exitcode.With(exitcode.BadInput, fmt.Errorf("%s=%s: %w", name, getenv(name), fmt.Errorf(format, args...)))
@@ -182,8 +193,8 @@ func read(getenv func(string) string, goarch string) (*Settings, error) {
 			return nil
 		}},
 		{DefaultShim + "_" + arch, func(text string) error { return s.known(text) }},
-		{Snapshotters + "_" + arch, s.mapping(",", ":", func(shim, value string) error { s.Snapshotters[shim] = value; return nil })},
-		{PullTypes + "_" + arch, s.mapping(",", ":", func(shim, value string) error {
+		{Snapshotters + "_" + arch, s.mapping(",", ":", s.known, func(shim, value string) error { s.Snapshotters[shim] = value; return nil })},
+		{PullTypes + "_" + arch, s.mapping(",", ":", s.known, func(shim, value string) error {
 			if value != guestPull && value != "default" {
 				return fmt.Errorf("%s: must be default or %s", value, guestPull)
 			}
@@ -231,14 +242,14 @@ func (s *Settings) known(shim string) error {
 
 // mapping reads "shim:value,shim:value", with other separators where upstream has
 // others.
-func (s *Settings) mapping(between, within string, set func(shim, value string) error) func(string) error {
+func (s *Settings) mapping(between, within string, known func(shim string) error, set func(shim, value string) error) func(string) error {
 	return func(text string) error {
 		for _, entry := range strings.Split(strings.TrimRight(text, between), between) {
 			shim, value, ok := strings.Cut(strings.TrimSpace(entry), within)
 			if !ok || shim == "" || value == "" {
 				return fmt.Errorf("%q is not SHIM%sVALUE", entry, within)
 			}
-			if err := s.known(shim); err != nil {
+			if err := known(shim); err != nil {
 				return err
 			}
 			if err := set(shim, value); err != nil {
@@ -277,12 +288,19 @@ func (s *Settings) proxy(values map[string]string) func(string) error {
 		values[shim] = value
 		return nil
 	}
+	// The variable is the same on nodes of all architectures.
+	known := func(shim string) error {
+		if s.elsewhere[shim] {
+			return nil
+		}
+		return s.known(shim)
+	}
 	return func(text string) error {
 		// An URL may have = in it, but not before its scheme.
 		if name, _, ok := strings.Cut(text, "="); !ok || strings.ContainsAny(name, ":/,") {
 			return set(allShims, text)
 		}
-		return s.mapping(";", "=", set)(text)
+		return s.mapping(";", "=", known, set)(text)
 	}
 }
 
@@ -329,16 +347,18 @@ func (s *Settings) Choose(has []string) ([]string, error) {
 	for _, said := range []struct {
 		what  string
 		shims []string
+		// everywhere says that nodes of all architectures are told the same.
+		everywhere bool
 	}{
-		{"a snapshotter", slices.Sorted(maps.Keys(s.Snapshotters))},
-		{"a pull type", slices.Sorted(maps.Keys(s.GuestPull))},
-		{"a forced pull in the guest", slices.Sorted(maps.Keys(s.ForceGuestPull))},
-		{"an annotation", slices.Sorted(maps.Keys(s.annotations))},
-		{"a proxy", slices.Sorted(maps.Keys(s.httpsProxy))},
-		{"a way around a proxy", slices.Sorted(maps.Keys(s.noProxy))},
+		{"a snapshotter", slices.Sorted(maps.Keys(s.Snapshotters)), false},
+		{"a pull type", slices.Sorted(maps.Keys(s.GuestPull)), false},
+		{"a forced pull in the guest", slices.Sorted(maps.Keys(s.ForceGuestPull)), false},
+		{"an annotation", slices.Sorted(maps.Keys(s.annotations)), false},
+		{"a proxy", slices.Sorted(maps.Keys(s.httpsProxy)), true},
+		{"a way around a proxy", slices.Sorted(maps.Keys(s.noProxy)), true},
 	} {
 		for _, shim := range said.shims {
-			if shim != allShims && !slices.Contains(chosen, shim) {
+			if shim != allShims && !slices.Contains(chosen, shim) && !(said.everywhere && s.elsewhere[shim]) {
 				errs = append(errs, fmt.Errorf("there is %s for %s, which is not installed", said.what, shim))
 			}
 		}

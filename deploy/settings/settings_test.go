@@ -27,7 +27,7 @@ func TestRead(t *testing.T) {
 		"EXPERIMENTAL_FORCE_GUEST_PULL_X86_64", "qemu-snp,", "DEFAULT_SHIM_X86_64", "qemu-tdx", "CONTAINERD_CONFIG_FILE_NAME", "mine.toml",
 		"STARTUP_TAINTS", "kata/wait, other:NoSchedule", "HEALTH_PORT", "9000", "HELM_POST_DELETE_HOOK", "true", "NODE_MACHINE_ID", "abc",
 		"ALLOWED_HYPERVISOR_ANNOTATIONS_X86_64", "default_vcpus qemu-tdx:kernel_params,machine_type",
-		"AGENT_HTTPS_PROXY", "http://proxy:3128/?a=b", "AGENT_NO_PROXY", "qemu-tdx=.cluster.local,10.0.0.0/8;qemu-snp=localhost;",
+		"AGENT_HTTPS_PROXY", "http://proxy:3128/?a=b", "AGENT_NO_PROXY", "qemu-tdx=.cluster.local,10.0.0.0/8;qemu-snp=localhost;qemu-se=z;",
 		"DEVKIT", "false", "EROFS_DMVERITY", "false",
 	), "amd64")
 	require.NoError(t, err)
@@ -41,11 +41,15 @@ func TestRead(t *testing.T) {
 		ForceGuestPull: map[string]bool{"qemu-snp": true},
 		annotations:    map[string][]string{"": {"default_vcpus"}, "qemu-tdx": {"kernel_params", "machine_type"}},
 		httpsProxy:     map[string]string{"": "http://proxy:3128/?a=b"},
-		noProxy:        map[string]string{"qemu-tdx": ".cluster.local,10.0.0.0/8", "qemu-snp": "localhost"},
+		noProxy:        map[string]string{"qemu-tdx": ".cluster.local,10.0.0.0/8", "qemu-snp": "localhost", "qemu-se": "z"},
+		elsewhere:      map[string]bool{"qemu-tdx": true, "qemu-snp": true, "qemu-se": true},
 	}, s)
 	require.Equal(t, []string{"default_vcpus", "kernel_params", "machine_type"}, s.AnnotationsOf("qemu-tdx"))
 	require.Equal(t, []string{"default_vcpus"}, s.AnnotationsOf("qemu-snp"))
 	require.Equal(t, []string{"agent.https_proxy=http://proxy:3128/?a=b", "agent.no_proxy=localhost"}, s.KernelParameters("qemu-snp"))
+	chosen, err := s.Choose([]string{"qemu-snp", "qemu-tdx"})
+	require.NoError(t, err, "a proxy for a shim of another architecture")
+	require.Equal(t, []string{"qemu-tdx", "qemu-snp"}, chosen)
 	s, err = read(environment(), "s390x")
 	require.NoError(t, err)
 	require.Empty(t, s.Shims)

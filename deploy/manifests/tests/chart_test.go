@@ -130,8 +130,8 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, map[string]string{
 		"DAEMONSET_NAME": "kata-deploy", "DEBUG": "false", "HEALTH_PORT": "8090", "K8S_DISTRIBUTION": "k8s",
 		"SHIMS_X86_64": "qemu qemu-coco-dev qemu-snp qemu-tdx remote", "SHIMS_AARCH64": "qemu",
-		"SHIMS_S390X": "qemu qemu-coco-dev qemu-se remote", "SHIMS_PPC64LE": "remote",
-		"DEFAULT_SHIM_AARCH64": "qemu", "DEFAULT_SHIM_PPC64LE": "remote",
+		"SHIMS_S390X": "qemu qemu-coco-dev qemu-se remote", "SHIMS_PPC64LE": "qemu remote",
+		"DEFAULT_SHIM_AARCH64": "qemu",
 	}, r.env())
 	require.Contains(t, r.container().Env, corev1.EnvVar{Name: "NODE_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}})
 	require.Equal(t, map[string]string{
@@ -407,7 +407,7 @@ func TestRefused(t *testing.T) {
 		"no such default":  {values{"defaultShim": values{"amd64": "qemu-runtime-rs"}}, []string{"defaultShim.amd64=qemu-runtime-rs is not enabled for amd64; enabled are: qemu, "}},
 		"default is off":   {values{"defaultShim": values{"arm64": "qemu"}, "shims": values{"qemu": values{"enabled": false}}}, []string{"defaultShim.arm64=qemu is not enabled for arm64; enabled are: none"}},
 		"which default":    {values{"runtimeClasses": values{"createDefault": true}}, []string{"defaultShim.amd64 is not set", "qemu, qemu-coco-dev"}},
-		"two defaults": {values{"runtimeClasses": values{"createDefault": true}, "defaultShim": values{"amd64": "qemu-tdx", "s390x": "qemu-se"}}, []string{
+		"two defaults": {values{"runtimeClasses": values{"createDefault": true}, "defaultShim": values{"amd64": "qemu-tdx", "ppc64le": "remote", "s390x": "qemu-se"}}, []string{
 			"a RuntimeClass has one handler", "qemu, qemu-se, qemu-tdx, remote",
 		}},
 	} {

@@ -406,21 +406,23 @@ func installAndCleanup(t *testing.T, p *payloadtest.Payload) {
 	prefix := t.TempDir()
 	node := filepath.Join(prefix, "opt/kata")
 	deploy := func(args ...string) []byte {
-		cmd := exec.CommandContext(t.Context(), filepath.Join(p.Root, image.Entrypoint), append(args, "--prefix="+prefix, "--output=json")...)
+		cmd := exec.CommandContext(t.Context(), filepath.Join(p.Root, image.Entrypoint), append(args, "--files-only", "--prefix="+prefix, "--output=json")...)
 		cmd.Stderr = &bytes.Buffer{}
 		out, err := cmd.Output()
 		require.NoError(t, err, "%v: %s", args, cmd.Stderr)
 		return out
 	}
-	deploy("install", "--artifacts="+p.Dir)
+	deploy("install-stage-artifacts", "--artifacts="+p.Dir)
 	require.Equal(t, list(t, p.Dir), list(t, node))
 
-	var again struct{ Installed, Unchanged int }
-	require.NoError(t, json.Unmarshal(deploy("install", "--artifacts="+p.Dir), &again))
-	require.Zero(t, again.Installed, "installing again changes something")
-	require.NotZero(t, again.Unchanged)
+	var again struct {
+		Artifacts struct{ Installed, Unchanged int }
+	}
+	require.NoError(t, json.Unmarshal(deploy("install-stage-artifacts", "--artifacts="+p.Dir), &again))
+	require.Zero(t, again.Artifacts.Installed, "installing again changes something")
+	require.NotZero(t, again.Artifacts.Unchanged)
 
-	deploy("cleanup")
+	deploy("cleanup-stage-remove-artifacts")
 	left, err := os.ReadDir(prefix)
 	require.NoError(t, err)
 	require.Empty(t, left)
