@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -278,7 +279,7 @@ func SingleFileImage(path string, program []byte) (v1.Image, error) {
 		return nil, err
 	}
 	config = config.DeepCopy()
-	config.Architecture, config.OS = "amd64", "linux"
+	config.Architecture, config.OS = runtime.GOARCH, "linux"
 	config.Config.Entrypoint = []string{path}
 	return mutate.ConfigFile(image, config)
 }

@@ -164,7 +164,8 @@ func environment() []string {
 }
 
 func links() map[string]string {
-	all := map[string]string{}
+	// These two are base-files', whose maintainer script makes them.
+	all := map[string]string{"/var/lock": "/run/lock", "/var/run": "/run"}
 	for _, program := range []string{"etcd", "helm", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"} {
 		all["/usr/bin/"+program] = kubernetesFile
 	}

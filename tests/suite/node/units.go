@@ -15,6 +15,9 @@ const (
 	UnitKubelet           = "kubelet.service"
 	unitPause             = "pause-image.service"
 	unitTarget            = "node.target"
+	// unitLog is /dev/log, without which the shim of Kata does not start.
+	unitLog     = "systemd-journald-dev-log.socket"
+	unitJournal = "systemd-journald.service"
 	// unitFailed is started by a unit that systemd gave up.
 	unitFailed = "failed@.service"
 )
@@ -39,12 +42,13 @@ Description=%s
 DefaultDependencies=no
 After=%s
 OnFailure=failed@%%n.service
-StartLimitIntervalSec=60
-StartLimitBurst=4
+StartLimitIntervalSec=180
+StartLimitBurst=5
 
 [Service]
 StandardOutput=append:%s
 StandardError=append:%s
+TimeoutStartSec=300
 %s
 `
 
@@ -58,7 +62,11 @@ func daemon(name, after, kind string, command ...string) string {
 		"Type="+kind,
 		"ExecStart="+strings.Join(command, " "),
 		"Restart=always",
-		"RestartSec=1",
+		// Failed is who has used up the attempts.
+		"RestartMode=direct",
+		"RestartSec=200ms",
+		// A start makes much garbage, which costs more time than memory here.
+		"Environment=GOGC=400",
 		// Containers and their logs outlive the kubelet; nothing else has children.
 		"KillMode=process",
 	)
@@ -68,13 +76,20 @@ func daemon(name, after, kind string, command ...string) string {
 func units() map[string]string {
 	const dir = "/etc/systemd/system/"
 	files := map[string]string{
-		unitTarget: "[Unit]\nDescription=A Kubernetes node\nDefaultDependencies=no\nAllowIsolate=yes\nWants=" + strings.Join(Units(), " ") + "\n",
+		unitTarget: "[Unit]\nDescription=A Kubernetes node\nDefaultDependencies=no\nAllowIsolate=yes\nWants=" + unitLog + " " + strings.Join(Units(), " ") + "\n",
+		// systemd's own unit, which starts with the first message, but for what a
+		// machine without CAP_SYS_RESOURCE cannot raise.
+		unitJournal + ".d/node.conf": "[Service]\nLimitNOFILE=\nOOMScoreAdjust=\n",
 		unitFailed: "[Unit]\nDescription=Note that %i failed\nDefaultDependencies=no\n\n" +
 			"[Service]\nType=oneshot\nExecStart=/usr/bin/mkdir -p " + failedDir + "\nExecStart=/usr/bin/touch " + failedDir + "/%i\n",
-		// Debian's unit, but for what a machine without CAP_SYS_RESOURCE cannot
-		// raise, what is not there to wait for, and the log.
-		UnitContainerd + ".d/node.conf": "[Unit]\nDefaultDependencies=no\nAfter=\nOnFailure=failed@%n.service\nStartLimitIntervalSec=60\nStartLimitBurst=4\n\n" +
-			"[Service]\nExecStartPre=\nLimitNPROC=\nLimitCORE=\nOOMScoreAdjust=\nRestartSec=1\n" +
+		// Debian's unit, but for a priority that a machine without
+		// CAP_SYS_RESOURCE cannot give, what is not there to wait for, and the log.
+		UnitContainerd + ".d/node.conf": "[Unit]\nDefaultDependencies=no\nAfter=\nOnFailure=failed@%n.service\nStartLimitIntervalSec=180\nStartLimitBurst=5\n\n" +
+			"[Service]\nExecStartPre=\n" +
+			// systemd has made it read-only. The shim makes directories of controllers there
+			// that this machine need not have.
+			"ExecStartPre=-/usr/bin/mount -o remount,rw /sys/fs/cgroup\n" +
+			"OOMScoreAdjust=\nRestartMode=direct\nRestartSec=200ms\nTimeoutStartSec=300\n" +
 			"StandardOutput=append:" + logFile(UnitContainerd) + "\nStandardError=append:" + logFile(UnitContainerd) + "\n",
 		unitPause: unit(unitPause, UnitContainerd,
 			"Type=oneshot",
@@ -120,6 +135,10 @@ func units() map[string]string {
 			"--service-account-private-key-file="+certificates+"/sa.key",
 			"--root-ca-file="+certificates+"/ca.crt",
 			"--use-service-account-credentials=true",
+			// It makes an account for each of its parts, which takes five seconds
+			// at its usual pace.
+			"--kube-api-qps=1000",
+			"--kube-api-burst=1000",
 		),
 		UnitScheduler: daemon(UnitScheduler, UnitAPIServer, "exec", "/usr/bin/kube-scheduler",
 			"--kubeconfig="+kubeconfigFile("scheduler"),

@@ -208,7 +208,8 @@ func mountScratch() error {
 			return err
 		}
 	}
-	return nil
+	// A system that boots has it; whoever locks something relies on that.
+	return os.Mkdir(filepath.Join(keeperRoot, "run/lock"), 0o755)
 }
 
 // pivot makes the machine's root the root, with mounts that containers share.

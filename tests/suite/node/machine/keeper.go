@@ -192,7 +192,6 @@ func (k *keeping) start() (*running, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making its console: %w", err)
 	}
-	defer func() { _ = terminal.Close() }()
 	log, err := os.OpenFile(hostPath(keeperRoot, ConsoleLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -218,11 +217,12 @@ func (k *keeping) start() (*running, error) {
 	_ = description.Close()
 	_ = told.Close()
 	if err != nil {
+		_ = terminal.Close()
 		return nil, err
 	}
 	go func() {
 		// Who reads errors may read it after the files are gone.
-		_, _ = io.Copy(io.MultiWriter(log, os.Stderr), console) // until the last process closes it
+		_, _ = io.Copy(io.MultiWriter(log, os.Stderr), console) // until nobody has it open
 		_ = log.Close()
 		_ = console.Close()
 	}()
@@ -234,6 +234,9 @@ func (k *keeping) start() (*running, error) {
 	r := &running{process: process, ended: make(chan struct{})}
 	go func() {
 		state, err := process.Wait()
+		// A terminal that nobody has open is gone, and init systems close and
+		// open it as they like.
+		_ = terminal.Close()
 		if r.end = fmt.Sprint(err); err == nil {
 			r.end = state.String()
 		}

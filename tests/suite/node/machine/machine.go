@@ -282,17 +282,24 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (conn net.C
 
 // inNetwork runs a function whose sockets are the machine's.
 func (m *Machine) inNetwork(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		// The thread is never given back: it ends with this goroutine.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(m.network.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("entering the machine's network: %w", err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("entering the machine's network: %w", err)
+	}
+	defer func() { _ = home.Close() }()
+	if err := unix.Setns(int(m.network.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("entering the machine's network: %w", err)
+	}
+	err = f()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked, so that it is used for nothing else.
+		return errors.Join(err, fmt.Errorf("leaving the machine's network: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // Close ends the machine and waits until nothing of it is left.
