@@ -1,7 +1,8 @@
 """The tests of a platform, stamped from the table of runtime classes."""
 
 load("@rules_go//go:def.bzl", "go_test")
-load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "TEE", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components")
+load("@test_machine//:machine.bzl", "NODE")
+load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
 
 # The tag of the tests that a platform's verdict is made of: `kiln plan` asks
@@ -34,8 +35,65 @@ def suite_test(name, src, **kwargs):
         **kwargs
     )
 
+def _node_test(name, platform, src, deps, unavailable):
+    """Makes a test that installs a platform's payload on a node of the test's own."""
+    labels = {TEE_LABEL[c]: None for c in PLATFORMS[platform] if c in TEE_LABEL}
+    suite_test(
+        name = name,
+        size = "enormous",
+        src = src,
+        data = [
+            _bundle(platform),
+            "//deploy/chart",
+            "//deploy/chart:" + platform,
+            "//tests/node:files",
+        ],
+        env = _payload_env(platform) | {
+            "KILN_CHART": "$(rlocationpath //deploy/chart)",
+            "KILN_CHART_VALUES": "$(rlocationpath //deploy/chart:%s)" % platform,
+            "KILN_NODE_LABELS": " ".join([label + "=true" for label in labels]),
+            "KILN_SHIM_REFUSAL": _REFUSAL_WITHOUT_HARDWARE if has_guest(platform) else _REFUSAL_WITHOUT_CLOUD,
+        },
+        tags = [
+            "cpu:2",
+            # It makes namespaces, mounts and cgroups.
+            "local",
+            "node",
+        ],
+        target_compatible_with = unavailable or NODE,
+        deps = deps + [
+            "//tests/suite/install",
+            "//tests/suite/node",
+            "@com_github_stretchr_testify//require",
+        ],
+    )
+
+# What the shim says where it has nothing to start a sandbox with.
+_REFUSAL_WITHOUT_HARDWARE = "vhost-vsock|/dev/kvm"
+_REFUSAL_WITHOUT_CLOUD = "hypervisor.sock"
+
+def fault_tests(platform):
+    """Makes the test that puts the installer into trouble, with a platform's payload.
+
+    What goes wrong has nothing to do with the platform, so one is enough.
+
+    Args:
+      platform: name of the platform.
+    """
+    _node_test(
+        name = "faults",
+        deps = [
+            "//payload/image",
+            "//tests/suite/payloadtest",
+            "//tools/exitcode",
+        ],
+        platform = platform,
+        src = "//tests/suite/install/faults:faults_test.go",
+        unavailable = [],
+    )
+
 def platform_tests(platform):
-    """Makes the tests of one platform's payload: contract, boot and hardware.
+    """Makes the tests of one platform's payload: contract, boot, node and hardware.
 
     A platform with one runtime class has the targets `boot` and `hardware`,
     one with several has `boot_<class>` and `hardware_<class>`. A runtime class
@@ -71,6 +129,16 @@ def platform_tests(platform):
             "@com_github_burntsushi_toml//:toml",
             "@com_github_stretchr_testify//require",
         ],
+    )
+    _node_test(
+        name = "node",
+        deps = [
+            "@io_k8s_api//core/v1:core",
+            "@io_k8s_apimachinery//pkg/apis/meta/v1:meta",
+        ],
+        platform = platform,
+        src = "//tests/suite/install:install_test.go",
+        unavailable = unavailable,
     )
     classes = [name for name in PLATFORMS[platform] if name not in WITHOUT_GUEST]
     for class_ in classes:

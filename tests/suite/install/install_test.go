@@ -1,0 +1,166 @@
+//go:build payload
+
+package install_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kiln-build/kiln/tests/suite/install"
+	"github.com/kiln-build/kiln/tests/suite/node"
+)
+
+// refusalVariable is a regular expression for what the shim says where there is nothing
+// to start a sandbox with.
+const refusalVariable = "KILN_SHIM_REFUSAL"
+
+func TestMain(m *testing.M) {
+	node.IfChild()
+	os.Exit(m.Run())
+}
+
+// requireShimRefuses runs a pod of a RuntimeClass as far as this machine can: to the
+// payload's own shim, which says what it lacks.
+func requireShimRefuses(t *testing.T, s *install.Setup, class string) {
+	t.Helper()
+	refusal := regexp.MustCompile(os.Getenv(refusalVariable))
+	pods := s.Client.CoreV1().Pods(metav1.NamespaceDefault)
+	pod, err := pods.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "sandbox-"},
+		Spec: corev1.PodSpec{
+			RuntimeClassName: &class,
+			Containers:       []corev1.Container{{Name: "pause", Image: node.PauseImage, ImagePullPolicy: corev1.PullNever}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		zero := int64(0)
+		require.NoError(t, pods.Delete(context.Background(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero}))
+	})
+	var events []string
+	err = install.Until(t.Context(), time.Minute, func() (bool, error) {
+		if events, err = s.Events(t.Context(), metav1.NamespaceDefault, pod.Name); err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, "FailedCreatePodSandBox: ") }), fmt.Errorf("its events are %q", events)
+	})
+	require.NoError(t, err, "the pod did not come as far as a sandbox")
+	require.Regexp(t, refusal, strings.Join(events, "\n"), "this is not what the shim says where it has no hardware")
+}
+
+// TestInstall installs the payload on a node as people do, and takes it away again.
+// Every step begins where the one before it ended.
+func TestInstall(t *testing.T) {
+	s := install.Start(t)
+	before := s.State(t)
+	release := s.Payload(t)
+
+	step := func(name string, f func(t *testing.T)) {
+		t.Helper()
+		require.True(t, t.Run(name, f), "what follows would prove nothing")
+	}
+	step("install", func(t *testing.T) {
+		install.Apply(t, release)
+		s.RequireInstalled(t, install.Installation, "")
+	})
+	for _, class := range s.Names("") {
+		step("a pod reaches the shim of "+class, func(t *testing.T) { requireShimRefuses(t, s, class) })
+	}
+	step("install again", func(t *testing.T) {
+		installed := s.State(t)
+		inodes, err := s.Inodes("/opt")
+		require.NoError(t, err)
+		replacePod(t, s, release)
+		require.Equal(t, installed, s.State(t))
+		again, err := s.Inodes("/opt")
+		require.NoError(t, err)
+		require.Equal(t, inodes, again, "files were written again")
+	})
+	step("upgrade while pods of the old one exist", func(t *testing.T) { upgrade(t, s, release) })
+	step("a second installation beside it", func(t *testing.T) { second(t, s) })
+	step("uninstall", func(t *testing.T) {
+		install.Remove(t, release)
+		require.Equal(t, before, s.State(t))
+	})
+}
+
+// replacePod makes the DaemonSet start the installer anew.
+func replacePod(t *testing.T, s *install.Setup, r *install.Release) {
+	t.Helper()
+	pods, err := r.Pods(t.Context())
+	require.NoError(t, err)
+	require.Len(t, pods, 1)
+	require.NoError(t, s.Client.CoreV1().Pods(install.Namespace).Delete(t.Context(), pods[0].Name, metav1.DeleteOptions{}))
+	require.NoError(t, install.Until(t.Context(), install.Patience, func() (bool, error) {
+		now, err := r.Pods(t.Context())
+		return err == nil && len(now) == 1 && now[0].UID != pods[0].UID, err
+	}))
+	install.Ready(t, r)
+}
+
+// upgrade installs another payload over the one that is there, and comes back.
+func upgrade(t *testing.T, s *install.Setup, first *install.Release) {
+	class := s.Names("")[0]
+	zero := int64(0)
+	pods := s.Client.CoreV1().Pods(metav1.NamespaceDefault)
+	pod, err := pods.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "of-the-old"},
+		Spec: corev1.PodSpec{
+			RuntimeClassName: &class,
+			Containers:       []corev1.Container{{Name: "pause", Image: node.PauseImage, ImagePullPolicy: corev1.PullNever}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	defer func() {
+		require.NoError(t, pods.Delete(context.Background(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero}))
+	}()
+
+	const added = "share/kiln/of-the-other-payload"
+	other := s.PublishOther(t, added)
+	installed := s.State(t)
+	shim := s.Path(filepath.Join(install.Installation, "bin/containerd-shim-kata-v2"))
+	// A sandbox that runs has the file open.
+	open, err := os.Open(shim)
+	require.NoError(t, err)
+	defer open.Close()
+
+	install.Apply(t, s.ReleaseOf(t, "kata-deploy", other, nil))
+	s.RequireInstalled(t, install.Installation, "")
+	require.True(t, s.Exists(filepath.Join(install.Installation, added)), "the other payload is not installed")
+	still, err := pods.Get(t.Context(), pod.Name, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Equal(t, pod.UID, still.UID, "the pod of the old payload is gone")
+	sum := sha256.New()
+	_, err = io.Copy(sum, open)
+	require.NoError(t, err, "a file that a sandbox has open was changed")
+
+	install.Apply(t, first)
+	require.Equal(t, installed, s.State(t))
+}
+
+// second installs the payload once more, with a suffix, and takes that away.
+func second(t *testing.T, s *install.Setup) {
+	installed := s.State(t)
+	blue := s.ReleaseOf(t, "kata-deploy-blue", s.Bundle.Receipt.Digest, map[string]any{"env": map[string]any{"multiInstallSuffix": "blue"}})
+	install.Apply(t, blue)
+	s.RequireInstalled(t, install.Installation+"-blue", "-blue")
+	s.RequireInstalled(t, install.Installation, "")
+	for _, class := range s.Names("-blue") {
+		requireShimRefuses(t, s, class)
+	}
+	install.Remove(t, blue)
+	require.Equal(t, installed, s.State(t))
+}
