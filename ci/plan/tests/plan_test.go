@@ -43,7 +43,8 @@ func TestPlan(t *testing.T) {
 	unchanged := make(t)
 	require.Empty(t, unchanged.Platforms)
 	require.NotZero(t, unchanged.Verdicts)
-	require.Empty(t, unchanged.Skipped)
+	// Of these platforms some component is missing.
+	require.ElementsMatch(t, []string{"//tests/qemu:boot", "//tests/qemu:contract", "//tests/se:boot", "//tests/se:contract"}, unchanged.Skipped)
 
 	for _, tc := range []struct {
 		name, file string
@@ -53,8 +54,8 @@ func TestPlan(t *testing.T) {
 	}{
 		{"the SEV firmware", "stack/ovmf/trim-sev.txt", []string{"snp"}, plan.Cause{Target: "//stack/ovmf:ovmf-sev", Mnemonic: "KataComponent"}},
 		{"the TDX firmware", "stack/ovmf/trim-tdx.txt", []string{"tdx"}, plan.Cause{Target: "//stack/ovmf:ovmf-tdx", Mnemonic: "KataComponent"}},
-		{"the kernel", "stack/kernel/extra.config", []string{"snp", "tdx"}, plan.Cause{Target: "//stack/kernel:kernel", Mnemonic: "KataComponent"}},
-		{"the installer", "deploy/artifacts/artifacts.go", []string{"remote", "snp", "tdx"}, plan.Cause{Target: "//deploy/artifacts:artifacts", Mnemonic: "GoCompilePkg"}},
+		{"the kernel", "stack/kernel/extra.config", []string{"coco-dev", "snp", "tdx"}, plan.Cause{Target: "//stack/kernel:kernel", Mnemonic: "KataComponent"}},
+		{"the installer", "deploy/artifacts/artifacts.go", []string{"coco-dev", "remote", "snp", "tdx"}, plan.Cause{Target: "//deploy/artifacts:artifacts", Mnemonic: "GoCompilePkg"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			name := filepath.Join(copied, tc.file)
