@@ -41,34 +41,41 @@ type Status struct {
 	Told bool
 }
 
-// Status asks once.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
+// ask asks one question, of which the error says what it was for.
+func ask[T any](ctx context.Context, c *Client, what string, question func(context.Context, cri.RuntimeServiceClient) (T, error)) (T, error) {
 	conn, err := grpc.NewClient("unix://"+c.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("talking to the runtime at %s: %w", c.Socket, err))
+		var none T
+		return none, exitcode.With(exitcode.BadInput, fmt.Errorf("talking to the runtime at %s: %w", c.Socket, err))
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	response, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{Verbose: true})
+	answer, err := question(ctx, cri.NewRuntimeServiceClient(conn))
 	if err != nil {
-		return nil, exitcode.With(exitcode.Unreachable, fmt.Errorf("asking the runtime at %s for its status: %w", c.Socket, err))
+		err = exitcode.With(exitcode.Unreachable, fmt.Errorf("asking the runtime at %s for its %s: %w", c.Socket, what, err))
+	}
+	return answer, err
+}
+
+// Status asks once.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	response, err := ask(ctx, c, "status", func(ctx context.Context, client cri.RuntimeServiceClient) (*cri.StatusResponse, error) {
+		return client.Status(ctx, &cri.StatusRequest{Verbose: true})
+	})
+	if err != nil {
+		return nil, err
 	}
 	return read(response)
 }
 
 // Version says which runtime it is, as the status of a node says it: NAME://VERSION.
 func (c *Client) Version(ctx context.Context) (string, error) {
-	conn, err := grpc.NewClient("unix://"+c.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	response, err := ask(ctx, c, "version", func(ctx context.Context, client cri.RuntimeServiceClient) (*cri.VersionResponse, error) {
+		return client.Version(ctx, &cri.VersionRequest{})
+	})
 	if err != nil {
-		return "", exitcode.With(exitcode.BadInput, fmt.Errorf("talking to the runtime at %s: %w", c.Socket, err))
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
-	response, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{})
-	if err != nil {
-		return "", exitcode.With(exitcode.Unreachable, fmt.Errorf("asking the runtime at %s for its version: %w", c.Socket, err))
+		return "", err
 	}
 	return response.GetRuntimeName() + "://" + response.GetRuntimeVersion(), nil
 }

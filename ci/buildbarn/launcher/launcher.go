@@ -4,17 +4,16 @@ package launcher
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 	"syscall"
 
 	"github.com/kiln-build/kiln/ci/buildbarn/engine"
+	"github.com/kiln-build/kiln/tools/syncbuffer"
 )
 
 // A Process is a launcher that was started, and with it an engine.
@@ -26,7 +25,7 @@ type Process struct {
 
 	ended chan struct{}
 	code  int
-	said  buffer
+	said  syncbuffer.Buffer
 }
 
 // Start starts a launcher that was told --output=json, and waits until the engine
@@ -84,21 +83,3 @@ func (p *Process) ExitCode() int { return p.code }
 
 // Said is what the launcher has written to standard error.
 func (p *Process) Said() string { return p.said.String() }
-
-// buffer may be read while it is written to.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}

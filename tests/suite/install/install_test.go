@@ -3,8 +3,8 @@
 package install_test
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -128,24 +128,29 @@ func upgrade(t *testing.T, s *install.Setup, first *install.Release) {
 		require.NoError(t, pods.Delete(context.Background(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero}))
 	}()
 
-	const added = "share/kiln/of-the-other-payload"
-	other := s.PublishOther(t, added)
+	// The other payload has another shim, and a sandbox that runs has the old one open.
+	const program = "bin/containerd-shim-kata-v2"
+	shim := filepath.Join(install.Installation, program)
+	old, err := os.ReadFile(s.Path(shim))
+	require.NoError(t, err)
+	newer := append(slices.Clone(old), 0)
+	other := s.PublishOther(t, program, newer)
 	installed := s.State(t)
-	shim := s.Path(filepath.Join(install.Installation, "bin/containerd-shim-kata-v2"))
-	// A sandbox that runs has the file open.
-	open, err := os.Open(shim)
+	open, err := os.Open(s.Path(shim))
 	require.NoError(t, err)
 	defer open.Close()
 
 	install.Apply(t, s.ReleaseOf(t, "kata-deploy", other, nil))
-	s.RequireInstalled(t, install.Installation, "")
-	require.True(t, s.Exists(filepath.Join(install.Installation, added)), "the other payload is not installed")
+	s.RequireServed(t, "")
+	now, err := os.ReadFile(s.Path(shim))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(newer, now), "the other payload is not installed")
 	still, err := pods.Get(t.Context(), pod.Name, metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Equal(t, pod.UID, still.UID, "the pod of the old payload is gone")
-	sum := sha256.New()
-	_, err = io.Copy(sum, open)
-	require.NoError(t, err, "a file that a sandbox has open was changed")
+	held, err := io.ReadAll(open)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(old, held), "a file that a sandbox has open was changed")
 
 	install.Apply(t, first)
 	require.Equal(t, installed, s.State(t))

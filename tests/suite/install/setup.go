@@ -206,6 +206,14 @@ func (s *Setup) Names(suffix string) []string {
 // RequireInstalled asserts that the payload is what is on the node.
 func (s *Setup) RequireInstalled(t testing.TB, destination, suffix string) {
 	t.Helper()
+	s.RequireServed(t, suffix)
+	s.RequireFiles(t, destination)
+}
+
+// RequireServed asserts that the node says that an installation of the payload's
+// runtime classes is ready, and that containerd serves them.
+func (s *Setup) RequireServed(t testing.TB, suffix string) {
+	t.Helper()
 	instance := "default"
 	if suffix != "" {
 		instance = suffix[1:]
@@ -217,7 +225,21 @@ func (s *Setup) RequireInstalled(t testing.TB, destination, suffix string) {
 		require.Equal(t, name, now.Classes[name], "there is no RuntimeClass")
 		require.Contains(t, now.Handlers, name, "containerd does not know the handler")
 	}
-	s.RequireFiles(t, destination)
+}
+
+// own tells whether a path below an installation is the installer's, not the payload's:
+// what it notes, and what it makes for this node.
+func own(path string) bool {
+	name := filepath.Base(path)
+	if name == record || name == ".made-by-kata-deploy" {
+		return true
+	}
+	for _, dir := range []string{"containerd/", "share/defaults/kata-containers/runtimes/"} {
+		if strings.HasPrefix(path, dir) {
+			return true
+		}
+	}
+	return false
 }
 
 // RequireFiles asserts that a directory of the node has exactly the files of the
@@ -225,12 +247,14 @@ func (s *Setup) RequireInstalled(t testing.TB, destination, suffix string) {
 func (s *Setup) RequireFiles(t testing.TB, destination string) {
 	t.Helper()
 	const below = image.ArtifactRoot + "/opt/kata/"
+	brought := map[string]bool{}
 	for _, c := range s.Bundle.Components {
 		for _, f := range c.Files {
 			path, ours := strings.CutPrefix(f.Path, below)
 			if !ours {
 				continue
 			}
+			brought[path] = true
 			file := s.Path(filepath.Join(destination, path))
 			switch f.Type {
 			case metadata.TypeFile:
@@ -251,6 +275,13 @@ func (s *Setup) RequireFiles(t testing.TB, destination string) {
 			}
 		}
 	}
+	inodes, err := s.Inodes(destination)
+	require.NoError(t, err)
+	for path := range inodes {
+		path, err := filepath.Rel(destination, path)
+		require.NoError(t, err)
+		require.True(t, brought[path] || own(path), "%s is not the payload's", path)
+	}
 	for _, class := range s.Classes {
 		config := filepath.Join(destination, "share/defaults/kata-containers/runtimes", class, "configuration-"+class+".toml")
 		content, err := os.ReadFile(s.Path(config))
@@ -263,8 +294,9 @@ func (s *Setup) RequireFiles(t testing.TB, destination string) {
 	}
 }
 
-// PublishOther publishes a payload that has one file more, and gives its digest.
-func (s *Setup) PublishOther(t testing.TB, file string) string {
+// PublishOther publishes a payload in which one file is another one, or one more, and
+// gives its digest. The file's path is below the installation.
+func (s *Setup) PublishOther(t testing.TB, file string, content []byte) string {
 	t.Helper()
 	repository, err := s.Bundle.Receipt.RepositoryAt(s.Pushed)
 	require.NoError(t, err)
@@ -274,7 +306,7 @@ func (s *Setup) PublishOther(t testing.TB, file string) string {
 	require.NoError(t, err)
 	img, err := index.Image(hash)
 	require.NoError(t, err)
-	img, err = mutate.AppendLayers(img, static.NewLayer(archive(t, image.ArtifactRoot+"/opt/kata/"+file), types.OCIUncompressedLayer))
+	img, err = mutate.AppendLayers(img, static.NewLayer(archive(t, image.ArtifactRoot+"/opt/kata/"+file, content), types.OCIUncompressedLayer))
 	require.NoError(t, err)
 	other := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
 		Add:        img,
@@ -289,7 +321,7 @@ func (s *Setup) PublishOther(t testing.TB, file string) string {
 }
 
 // archive gives a tar of one file and the directories above it.
-func archive(t testing.TB, file string) []byte {
+func archive(t testing.TB, file string, content []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
@@ -298,8 +330,7 @@ func archive(t testing.TB, file string) []byte {
 			require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: file[:i+1], Mode: 0o755}))
 		}
 	}
-	content := []byte("of another payload\n")
-	require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file, Mode: 0o644, Size: int64(len(content))}))
+	require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: file, Mode: 0o755, Size: int64(len(content))}))
 	_, err := w.Write(content)
 	require.NoError(t, err)
 	require.NoError(t, w.Close())

@@ -212,7 +212,7 @@ func (f *faults) kill(t *testing.T, action string, after time.Duration) bool {
 // this one.
 func TestAStaleInstallationDoesNotPass(t *testing.T) {
 	s := install.Start(t)
-	other := s.PublishOther(t, "share/kiln/stale")
+	other := s.PublishOther(t, "share/kiln/stale", []byte("of another payload\n"))
 	digest := func(of string) map[string]any {
 		return map[string]any{"env": map[string]any{"handlerDigest": prefix(of)}}
 	}

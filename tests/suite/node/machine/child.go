@@ -2,14 +2,14 @@ package machine
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 	"syscall"
+
+	"github.com/kiln-build/kiln/tools/syncbuffer"
 )
 
 // childName is the program name by which the program knows, when it is executed
@@ -55,7 +55,7 @@ type child struct {
 	process *os.Process
 	in      io.WriteCloser
 	out     *bufio.Reader
-	said    buffer
+	said    syncbuffer.Buffer
 	ended   chan struct{}
 }
 
@@ -99,22 +99,4 @@ func startChild(role string, args []string, attributes *syscall.SysProcAttr) (*c
 	}
 	c.process = cmd.Process
 	return c, nil
-}
-
-// buffer may be read while it is written to.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
