@@ -104,7 +104,16 @@ cp "$share/vmlinuz-$suffix" "$OUT/vmlinuz"
 # Made after the other in the same tree: what debug.config does not touch is compiled once.
 step "compile the debug kernel"
 configure /build/asked.config /src/debug.config
+touch /build/debug.stamp
 make -s -j"$KILN_JOBS" bzImage
+all=$(find . -name '*.o' | wc -l)
+again=$(find . -name '*.o' -newer /build/debug.stamp | wc -l)
+step "compiled $again of $all objects again"
+if ((again * 4 > all)); then
+	echo "kiln: an option in debug.config is read by $again of the kernel's $all objects, which doubles the build:" \
+		"leave it out, or ask for it in fragments/ for both kernels" >&2
+	exit 1
+fi
 cp .config "$OUT/config-debug"
 cp arch/x86/boot/bzImage "$OUT/vmlinuz-debug"
 strip --strip-all -o "$OUT/vmlinux-debug" vmlinux
