@@ -200,11 +200,11 @@ def platform_tests(platform):
             ],
             target_compatible_with = unavailable or ["//tests/platform:" + TEE.get(class_, "kvm")],
             deps = [
+                "//deploy/kubernetes/clientset",
                 "//payload/receipt",
                 "@com_github_stretchr_testify//require",
                 "@io_k8s_api//core/v1:core",
                 "@io_k8s_apimachinery//pkg/apis/meta/v1:meta",
-                "@io_k8s_client_go//kubernetes",
                 "@io_k8s_client_go//tools/clientcmd",
                 "@rules_go//go/runfiles",
             ],

@@ -20,13 +20,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/kiln-build/kiln/deploy/artifacts"
 	"github.com/kiln-build/kiln/deploy/cri"
 	"github.com/kiln-build/kiln/deploy/criclient"
 	"github.com/kiln-build/kiln/deploy/installer"
 	"github.com/kiln-build/kiln/deploy/kubernetes"
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset/fake"
 	"github.com/kiln-build/kiln/deploy/settings"
 )
 
@@ -65,7 +65,7 @@ func newMachine(t *testing.T) *machine {
 		require.NoError(t, os.MkdirAll(filepath.Dir(m.path(name)), 0o755))
 		require.NoError(t, os.WriteFile(m.path(name), []byte(content), 0o600))
 	}
-	m.client = fake.NewClientset(&corev1.Node{
+	m.client = fake.New(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"zone": "a"}},
 		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "kata/wait", Effect: "NoSchedule"}}},
 		Status:     corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{ContainerRuntimeVersion: "containerd://2.2.1", MachineID: "abc"}},

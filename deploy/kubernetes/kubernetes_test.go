@@ -15,10 +15,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/kiln-build/kiln/deploy/kubernetes"
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset/fake"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
@@ -30,7 +30,7 @@ const (
 )
 
 func node(labels map[string]string, objects ...apiruntime.Object) (*fake.Clientset, *kubernetes.Node) {
-	client := fake.NewClientset(append(objects, &corev1.Node{
+	client := fake.New(append(objects, &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: labels},
 		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "kata/wait", Effect: "NoSchedule"}, {Key: "kata/wait", Effect: "NoExecute"}, {Key: "theirs", Effect: "NoSchedule"}}},
 		Status:     corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{ContainerRuntimeVersion: "containerd://2.2.1", MachineID: "abc"}},

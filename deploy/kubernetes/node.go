@@ -17,10 +17,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
@@ -43,7 +43,7 @@ const NamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 // Node is a node, as one installation on it sees it. Whoever changes it holds the
 // lock of the node.
 type Node struct {
-	Client kubernetes.Interface
+	Client clientset.Interface
 	// Name is that of the node.
 	Name string
 	// Suffix tells installations apart; empty is the default one.
@@ -57,7 +57,7 @@ type Node struct {
 
 // Connect gives the cluster of a kubeconfig file, or without one that of the pod that
 // this runs in.
-func Connect(kubeconfig string) (kubernetes.Interface, error) {
+func Connect(kubeconfig string) (clientset.Interface, error) {
 	var config *rest.Config
 	var err error
 	if kubeconfig != "" {
@@ -70,7 +70,7 @@ func Connect(kubeconfig string) (kubernetes.Interface, error) {
 	}
 	config.UserAgent = "kata-deploy"
 	config.Timeout = 30 * time.Second
-	client, err := kubernetes.NewForConfig(config)
+	client, err := clientset.NewForConfig(config)
 	if err != nil {
 		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("finding the cluster: %w", err))
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
 	"github.com/kiln-build/kiln/payload/receipt"
 )
 
@@ -51,7 +51,7 @@ func TestPodRunsInTheGuest(t *testing.T) {
 	require.NotEmpty(t, kubeconfig, "KUBECONFIG must name the cluster that has the hardware")
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	require.NoError(t, err)
-	client, err := kubernetes.NewForConfig(config)
+	client, err := clientset.NewForConfig(config)
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
@@ -84,7 +84,7 @@ func TestPodRunsInTheGuest(t *testing.T) {
 
 // run runs a pod to its end and gives what it printed. The pod goes away with
 // the test.
-func run(ctx context.Context, t *testing.T, client kubernetes.Interface, pod *corev1.Pod) string {
+func run(ctx context.Context, t *testing.T, client clientset.Interface, pod *corev1.Pod) string {
 	t.Helper()
 	pods := client.CoreV1().Pods(metav1.NamespaceDefault)
 	pod, err := pods.Create(ctx, pod, metav1.CreateOptions{})

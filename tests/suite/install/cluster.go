@@ -22,10 +22,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/restmapper"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
 	"github.com/kiln-build/kiln/deploy/manifests/render"
 	"github.com/kiln-build/kiln/tests/suite/node"
 )
@@ -48,7 +48,7 @@ const (
 // Cluster is a cluster of one node.
 type Cluster struct {
 	Node    *node.Node
-	Client  kubernetes.Interface
+	Client  clientset.Interface
 	dynamic dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 	chart   *render.Chart
@@ -58,7 +58,7 @@ type Cluster struct {
 func New(n *node.Node, chart string) (*Cluster, error) {
 	c := &Cluster{Node: n}
 	var err error
-	if c.Client, err = kubernetes.NewForConfig(n.REST()); err != nil {
+	if c.Client, err = clientset.NewForConfig(n.REST()); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
 	if c.dynamic, err = dynamic.NewForConfig(n.REST()); err != nil {

@@ -25,9 +25,9 @@ import (
 	"github.com/bazelbuild/rules_go/go/runfiles"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
 	"github.com/kiln-build/kiln/tests/suite/node/machine"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
@@ -79,7 +79,7 @@ type Node struct {
 	machine     *machine.Machine
 	options     Options
 	credentials *credentials
-	client      kubernetes.Interface
+	client      clientset.Interface
 
 	mu      sync.Mutex
 	servers []*http.Server
@@ -133,7 +133,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		return fail(err)
 	}
 	n.step(started, "systemd started")
-	if n.client, err = kubernetes.NewForConfig(n.REST()); err == nil {
+	if n.client, err = clientset.NewForConfig(n.REST()); err == nil {
 		err = n.wait(ctx, started)
 	}
 	if err != nil {

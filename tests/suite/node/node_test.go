@@ -23,8 +23,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
 	"github.com/kiln-build/kiln/tests/suite/node"
 )
 
@@ -69,7 +69,7 @@ func TestNode(t *testing.T) {
 	require.NoError(t, err)
 	n := start(t)
 	ctx := t.Context()
-	client, err := kubernetes.NewForConfig(n.REST())
+	client, err := clientset.NewForConfig(n.REST())
 	require.NoError(t, err)
 
 	version, err := client.Discovery().ServerVersion()
@@ -143,7 +143,7 @@ func TestNode(t *testing.T) {
 
 	t.Run("no thread stays in the node's network", func(t *testing.T) {
 		for range 20 {
-			client, err := kubernetes.NewForConfig(n.REST())
+			client, err := clientset.NewForConfig(n.REST())
 			require.NoError(t, err)
 			_, err = client.Discovery().ServerVersion()
 			require.NoError(t, err)
@@ -207,7 +207,7 @@ func TestNode(t *testing.T) {
 }
 
 // running waits until a pod runs, whose container was restarted so many times.
-func running(t *testing.T, n *node.Node, client kubernetes.Interface, name string, restarts int32) *corev1.Pod {
+func running(t *testing.T, n *node.Node, client clientset.Interface, name string, restarts int32) *corev1.Pod {
 	t.Helper()
 	var pod *corev1.Pod
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
@@ -225,7 +225,7 @@ func running(t *testing.T, n *node.Node, client kubernetes.Interface, name strin
 	}
 }
 
-func logs(t *testing.T, client kubernetes.Interface, pod string) string {
+func logs(t *testing.T, client clientset.Interface, pod string) string {
 	t.Helper()
 	text, err := client.CoreV1().Pods("default").GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(t.Context())
 	require.NoError(t, err)
