@@ -43,7 +43,7 @@ COMPONENTS = {
     "runtimeconfig": "//stack/runtimeconfig:%s",
     "shim-v2-go": "//stack/shim:shim-v2-go",
     "shim-v2-rust": None,
-    "virtiofsd": None,
+    "virtiofsd": "//stack/virtiofsd:virtiofsd",
 }
 
 # Components that a payload is complete without: what does not work in one that

@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "COMPONENTS", "FIRMWARE", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "missing_components", "resolve", "runtime_class", "validate")
+load("//stack:platforms.bzl", "COMPONENTS", "FIRMWARE", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components", "resolve", "runtime_class", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -47,6 +47,28 @@ def _snp_impl(ctx):
     return unittest.end(env)
 
 snp_test = unittest.make(_snp_impl)
+
+def _buildable_impl(ctx):
+    """All platforms can be built but that for IBM Z."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, ["coco-dev", "qemu", "remote", "snp", "tdx"], [
+        platform
+        for platform in PLATFORMS
+        if not missing_components(platform, main_architecture(platform))
+    ])
+    return unittest.end(env)
+
+buildable_test = unittest.make(_buildable_impl)
+
+def _virtiofs_impl(ctx):
+    """What is not confidential shares directories of the host with its guest."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, "//stack/virtiofsd:virtiofsd", resolve("qemu").components["virtiofsd"])
+    for platform in ["coco-dev", "remote", "snp", "tdx"]:
+        asserts.false(env, "virtiofsd" in resolve(platform).components, platform)
+    return unittest.end(env)
+
+virtiofs_test = unittest.make(_virtiofs_impl)
 
 def _firmware_impl(ctx):
     """A runtime class has a kind of firmware if and only if it has firmware of a TEE."""
@@ -163,6 +185,8 @@ def platforms_test_suite(name):
         table_is_sound_test,
         tdx_test,
         snp_test,
+        buildable_test,
+        virtiofs_test,
         firmware_test,
         remote_test,
         runtime_class_test,

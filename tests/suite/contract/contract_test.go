@@ -384,6 +384,10 @@ func versions(t *testing.T, p *payloadtest.Payload) {
 	if guestOnNode(t) {
 		programs = append(programs, program{"qemu", []string{"bin/qemu-system-x86_64", "--version"}})
 	}
+	// That it is there is asked where a configuration names it.
+	if version["virtiofsd"] != "" {
+		programs = append(programs, program{"virtiofsd", []string{"libexec/virtiofsd", "--version"}})
+	}
 	for _, tc := range programs {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(p.Dir, tc.argv[0]), tc.argv[1:]...).CombinedOutput()
 		require.NoError(t, err, "%s: %s", tc.argv[0], out)
