@@ -1,6 +1,6 @@
 """The tests of a platform, stamped from the table of runtime classes."""
 
-load("@rules_go//go:def.bzl", "go_test")
+load("@rules_go//go:def.bzl", "go_library", "go_test")
 load("@test_machine//:machine.bzl", "NODE")
 load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
@@ -15,39 +15,48 @@ def _bundle(platform):
 def _payload_env(platform):
     return {"KILN_PAYLOAD_BUNDLE": "$(rlocationpath %s)" % _bundle(platform)}
 
-def suite_test(name, src, **kwargs):
-    """Makes a test of a suite's source, which plain `go test` leaves out.
+def suite(name, src, deps):
+    """Makes a library of a suite's source, which plain `go test` leaves out.
+
+    The platforms' tests embed it. It is judged where it is, once, and also where no
+    test of it can run.
 
     Args:
-      name: name of the test.
-      src: label of the source, which begins with `//go:build payload`.
-      **kwargs: attributes of go_test.
+      name: name of the library.
+      src: the source, which begins with `//go:build payload`.
+      deps: what it imports.
     """
     suite_source(
-        name = name + "_suite",
+        name = name + "_source",
         testonly = True,
         src = src,
         visibility = ["//visibility:private"],
     )
-    go_test(
+    go_library(
         name = name,
-        srcs = [name + "_suite"],
-        **kwargs
+        testonly = True,
+        srcs = [name + "_source"],
+        importpath = "github.com/kiln-build/kiln/%s/%s" % (native.package_name(), name),
+        visibility = [
+            "//payload:__subpackages__",
+            "//tests:__subpackages__",
+        ],
+        deps = deps,
     )
 
-def _node_test(name, platform, src, deps, unavailable):
+def _node_test(name, platform, suite, unavailable):
     """Makes a test that installs a platform's payload on a node of the test's own."""
     labels = {TEE_LABEL[c]: None for c in PLATFORMS[platform] if c in TEE_LABEL}
-    suite_test(
+    go_test(
         name = name,
         size = "enormous",
-        src = src,
         data = [
             _bundle(platform),
             "//deploy/chart",
             "//deploy/chart:" + platform,
             "//tests/node:files",
         ],
+        embed = [suite],
         env = _payload_env(platform) | {
             "KILN_CHART": "$(rlocationpath //deploy/chart)",
             "KILN_CHART_VALUES": "$(rlocationpath //deploy/chart:%s)" % platform,
@@ -61,11 +70,6 @@ def _node_test(name, platform, src, deps, unavailable):
             "node",
         ],
         target_compatible_with = unavailable or NODE,
-        deps = deps + [
-            "//tests/suite/install",
-            "//tests/suite/node",
-            "@com_github_stretchr_testify//require",
-        ],
     )
 
 # What the shim says where it has nothing to start a sandbox with.
@@ -82,13 +86,8 @@ def fault_tests(platform):
     """
     _node_test(
         name = "faults",
-        deps = [
-            "//payload/image",
-            "//tests/suite/payloadtest",
-            "//tools/exitcode",
-        ],
         platform = platform,
-        src = "//tests/suite/install/faults:faults_test.go",
+        suite = "//tests/suite/install/faults:faults_suite",
         unavailable = [],
     )
 
@@ -105,52 +104,35 @@ def platform_tests(platform):
       platform: name of the platform, which is also that of its payload.
     """
     unavailable = ["@platforms//:incompatible"] if missing_components(platform, main_architecture(platform)) else []
-    suite_test(
+    go_test(
         name = "contract",
         size = "medium",
-        src = "//tests/suite/contract:contract_test.go",
         data = [_bundle(platform)],
+        embed = ["//tests/suite/contract:contract_suite"],
         env = _payload_env(platform) | {
             "KILN_FIRMWARE": json.encode({c: FIRMWARE[c] for c in PLATFORMS[platform] if c in FIRMWARE}),
             "KILN_GUEST": "node" if has_guest(platform) else "elsewhere",
         },
         tags = [VERDICT],
         target_compatible_with = unavailable,
-        deps = [
-            "//payload/image",
-            "//payload/receipt",
-            "//stack/runtimeconfig/check",
-            "//stack/runtimeconfig/configuration",
-            "//tests/suite/boot",
-            "//tests/suite/contract",
-            "//tests/suite/payloadtest",
-            "//tools/component/metadata",
-            "//tools/layer",
-            "@com_github_burntsushi_toml//:toml",
-            "@com_github_stretchr_testify//require",
-        ],
     )
     _node_test(
         name = "node",
-        deps = [
-            "@io_k8s_api//core/v1:core",
-            "@io_k8s_apimachinery//pkg/apis/meta/v1:meta",
-        ],
         platform = platform,
-        src = "//tests/suite/install:install_test.go",
+        suite = "//tests/suite/install:install_suite",
         unavailable = unavailable,
     )
     classes = [name for name in PLATFORMS[platform] if name not in WITHOUT_GUEST]
     for class_ in classes:
         suffix = "_" + class_ if len(classes) > 1 else ""
-        suite_test(
+        go_test(
             name = "boot" + suffix,
             size = "large",
-            src = "//tests/suite/boot:boot_test.go",
             data = [
                 _bundle(platform),
                 "//tests/suite/testtools:root",
             ],
+            embed = ["//tests/suite/boot:boot_suite"],
             env = _payload_env(platform) | {
                 "KILN_FIRMWARE": FIRMWARE.get(class_, ""),
                 "KILN_RUNTIME_CLASS": class_,
@@ -163,24 +145,12 @@ def platform_tests(platform):
                 "cpu:2",
             ],
             target_compatible_with = unavailable,
-            deps = [
-                "//stack/agent/healthpb",
-                "//stack/agent/report",
-                "//tests/suite/boot",
-                "//tests/suite/contract",
-                "//tests/suite/payloadtest",
-                "//tests/suite/testtools",
-                "//tests/suite/vm",
-                "@com_github_containerd_ttrpc//:ttrpc",
-                "@com_github_stretchr_testify//require",
-                "@rules_go//go/runfiles",
-            ],
         )
-        suite_test(
+        go_test(
             name = "hardware" + suffix,
             size = "large",
-            src = "//tests/suite/hardware:hardware_test.go",
             data = ["//payload:%s.receipt" % platform],
+            embed = ["//tests/suite/hardware:hardware_suite"],
             env = {
                 "KILN_PAYLOAD_RECEIPT": "$(rlocationpath //payload:%s.receipt)" % platform,
                 "KILN_RUNTIME_CLASS": class_,
@@ -199,13 +169,4 @@ def platform_tests(platform):
                 "requires-network",
             ],
             target_compatible_with = unavailable or ["//tests/platform:" + TEE.get(class_, "kvm")],
-            deps = [
-                "//deploy/kubernetes/clientset",
-                "//payload/receipt",
-                "@com_github_stretchr_testify//require",
-                "@io_k8s_api//core/v1:core",
-                "@io_k8s_apimachinery//pkg/apis/meta/v1:meta",
-                "@io_k8s_client_go//tools/clientcmd",
-                "@rules_go//go/runfiles",
-            ],
         )
