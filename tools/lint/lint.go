@@ -1,6 +1,6 @@
 // Package lint checks the form of a source tree: Go files against gofmt,
-// Starlark files against buildifier. What the code means is checked elsewhere,
-// by go vet and staticcheck.
+// Starlark files against buildifier. What Go code means is checked elsewhere; see
+// package judge.
 package lint
 
 import (
