@@ -1,5 +1,7 @@
 """The rule that lets Bazel compile a suite's source."""
 
+load("//tools/lint:def.bzl", "GoOriginInfo")
+
 _CONSTRAINT = "//go:build payload\n\n"
 
 def _impl(ctx):
@@ -10,7 +12,13 @@ def _impl(ctx):
         output = out,
         substitutions = {_CONSTRAINT: ""},
     )
-    return [DefaultInfo(files = depset([out]))]
+    return [
+        DefaultInfo(files = depset([out])),
+        GoOriginInfo(
+            file = ctx.file.src,
+            tags = ["payload"],
+        ),
+    ]
 
 suite_source = rule(
     implementation = _impl,
