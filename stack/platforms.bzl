@@ -55,6 +55,9 @@ OPTIONAL_COMPONENTS = {
 # The architectures, by their Go names.
 ARCHITECTURES = ["amd64", "arm64", "ppc64le", "s390x"]
 
+# The architectures that components are built for so far.
+BUILT_FOR = ["amd64"]
+
 _GO = ["shim-v2-go"]
 _RUST = ["shim-v2-rust"]
 _VIRTIOFS = ["virtiofsd", "nydus"]
@@ -295,7 +298,7 @@ def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = R
 
     Returns:
       A struct of `components`, a dict from name to label (or None where
-      nothing builds it yet), and `error`, of which one is None.
+      nothing builds it yet for that architecture), and `error`, of which one is None.
     """
 
     def failure(text):
@@ -312,7 +315,7 @@ def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = R
         if arch not in architectures:
             return failure("runtime class %r of platform %r is not for %s, only for %s" % (name, platform, arch, ", ".join(sorted(architectures))))
         for component in architectures[arch] + COMMON_COMPONENTS:
-            label = components[component]
+            label = components[component] if arch in BUILT_FOR else None
             found[component] = label % platform if label and "%s" in label else label
     return struct(components = found, error = None)
 

@@ -1,0 +1,95 @@
+"""The table of platforms and runtime classes, for people to read."""
+
+load("//stack:platforms.bzl", "BUILT_FOR", "COMPONENTS", "OPTIONAL_COMPONENTS", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "missing_components", "overhead", "tee_selector")
+
+def _row(cells):
+    return "| " + " | ".join(cells) + " |"
+
+def _table(header, rows):
+    return [_row(header), "|" + "---|" * len(header)] + [_row(row) for row in rows]
+
+def _code(names):
+    return " ".join(["`%s`" % name for name in names])
+
+def _lacking(components):
+    """Gives those of a runtime class's components that nothing builds for any architecture."""
+    return [name for name in components if not COMPONENTS[name] and name not in OPTIONAL_COMPONENTS]
+
+def _architectures(platform):
+    """Gives the architectures of a platform, and for which of them its payload can be built."""
+    found = {}
+    for name in PLATFORMS[platform]:
+        for arch in RUNTIME_CLASSES[name]:
+            found[arch] = not missing_components(platform, arch)
+    return found
+
+def _platform_rows():
+    rows = []
+    for platform, classes in sorted(PLATFORMS.items()):
+        architectures = _architectures(platform)
+        rows.append([
+            "`%s`" % platform,
+            _code(classes),
+            _code([arch for arch, built in architectures.items() if built]) or "none yet",
+            _code([arch for arch, built in architectures.items() if not built]),
+        ])
+    return rows
+
+def _class_rows():
+    rows = []
+    for name, architectures in sorted(RUNTIME_CLASSES.items()):
+        groups = {}
+        for arch, components in architectures.items():
+            groups.setdefault(tuple(components), []).append(arch)
+        for components, on in groups.items():
+            rows.append([
+                "`%s`" % name,
+                _code(on),
+                _code(components),
+                _code(_lacking(components)),
+            ])
+    return rows
+
+def _node_rows():
+    rows = []
+    for name in sorted(RUNTIME_CLASSES):
+        taken = overhead(name)
+        rows.append([
+            "`kata-%s`" % name,
+            TEE.get(name, ""),
+            taken["memory"],
+            taken["cpu"],
+            _code(tee_selector(name)),
+        ])
+    return rows
+
+def platforms_markdown():
+    """Writes the table of platforms and runtime classes as Markdown.
+
+    Returns:
+      Its lines.
+    """
+    return [
+        "# Platforms and runtime classes",
+        "",
+        "Made from [the table](../stack/platforms.bzl) by `./bazelw run //docs:generated.update`.",
+        "",
+        "## Platforms",
+        "",
+        "A platform is what one payload is made for, `//payload:<platform>`. Components are built for %s so far." % _code(BUILT_FOR),
+        "",
+    ] + _table(["platform", "runtime classes", "payload for", "nothing for"], _platform_rows()) + [
+        "",
+        "## Components",
+        "",
+        "What a runtime class cannot run without, beside its configuration and the installer. A payload is complete without what joins as soon",
+        "as something builds it: %s." % _code(OPTIONAL_COMPONENTS),
+        "",
+    ] + _table(["runtime class", "on", "components", "of which nothing builds for any"], _class_rows()) + [
+        "",
+        "## RuntimeClasses",
+        "",
+        "What pods name, what a sandbox takes of the node beside its containers, and the label of the nodes that have the TEE. All are for nodes",
+        "that the installer has labelled `katacontainers.io/kata-runtime=true`.",
+        "",
+    ] + _table(["RuntimeClass", "TEE", "memory", "CPU", "nodes"], _node_rows()) + [""]
