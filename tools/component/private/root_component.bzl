@@ -4,9 +4,10 @@ load(":common.bzl", "COMMON_ATTRS", "EXECUTION_REQUIREMENTS", "add_files", "chec
 
 # buildifier: disable=unused-variable
 def _heavy(os, inputs_size):
-    # A build that uses every CPU it finds: two at a time on two CPUs would
-    # take as long, and twice the memory.
-    return {"cpu": 2, "memory": 2048}
+    # A build uses every CPU it finds, but not all the time: unpacking, configuring
+    # and linking take one. It leaves room for another action, which fills the rest,
+    # and memory bounds how many such builds there are on large machines.
+    return {"cpu": 1, "memory": 4096}
 
 # buildifier: disable=unused-variable
 def _light(os, inputs_size):

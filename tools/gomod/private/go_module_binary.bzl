@@ -3,9 +3,9 @@
 _TOOLCHAIN = "@rules_go//go:toolchain"
 
 def _resources(_os, _inputs):
-    # The go command runs a compiler per CPU and needs memory for the linkers
-    # of all programs at the end.
-    return {"cpu": 2, "memory": 2048}
+    # The go command runs a compiler per CPU, but one linker at the end, which
+    # needs memory. Another action fills what it leaves, as in //tools/component.
+    return {"cpu": 1, "memory": 4096}
 
 def _impl(ctx):
     """Compiles all packages in one action, so that they share dependencies."""
