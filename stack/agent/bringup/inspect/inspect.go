@@ -246,10 +246,12 @@ func parseMounts(table io.Reader) ([]report.Mount, rootMount, error) {
 			return mounts, root, fmt.Errorf("malformed line %q", lines.Text())
 		}
 		m := report.Mount{
-			Target:   head[4],
-			Type:     tail[0],
-			Source:   tail[1],
-			ReadOnly: slices.Contains(strings.Split(head[5], ","), "ro"),
+			Target: head[4],
+			Type:   tail[0],
+			Source: tail[1],
+			// A kernel that is entered by PVH has no flag of a loader that the root is to
+			// be mounted read-only: then the file system alone says that it is.
+			ReadOnly: readOnly(head[5]) || len(tail) > 2 && readOnly(tail[2]),
 		}
 		mounts = append(mounts, m)
 		// A later mount on the same target hides the earlier one.
@@ -265,6 +267,8 @@ func parseMounts(table io.Reader) ([]report.Mount, rootMount, error) {
 	}
 	return mounts, root, nil
 }
+
+func readOnly(options string) bool { return slices.Contains(strings.Split(options, ","), "ro") }
 
 // rootDevice finds the block device by its number: the mount table's source
 // is only the name under which the kernel found it, often /dev/root.

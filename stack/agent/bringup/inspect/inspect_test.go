@@ -99,6 +99,17 @@ func TestSoundGuest(t *testing.T) {
 	require.Equal(t, []string{"dm-0", "vda"}, r.Blocks)
 }
 
+// TestTheFileSystemIsReadOnly takes either word for it: the mount's, or its file system's.
+func TestTheFileSystemIsReadOnly(t *testing.T) {
+	for _, lax := range [][2]string{{"/ / ro,relatime", "/ / rw,relatime"}, {"/dev/root ro", "/dev/root rw"}} {
+		guest, root := soundGuest(t)
+		root["proc/self/mountinfo"] = file(strings.Replace(mounts, lax[0], lax[1], 1))
+		r := inspect.Inspect(guest)
+		require.True(t, r.OK)
+		require.True(t, r.Root.ReadOnly)
+	}
+}
+
 func TestFaultyGuests(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -110,7 +121,7 @@ func TestFaultyGuests(t *testing.T) {
 			root["proc/self/mountinfo"] = file(strings.Replace(mounts, "253:0", "254:1", 1))
 		}, report.CheckRootDevice, `"/dev/vda1", which is not a device-mapper`},
 		{"root is writable", func(_ *inspect.Guest, root fstest.MapFS) {
-			root["proc/self/mountinfo"] = file(strings.Replace(mounts, "/ / ro,relatime", "/ / rw,relatime", 1))
+			root["proc/self/mountinfo"] = file(strings.NewReplacer("/ / ro,relatime", "/ / rw,relatime", "/dev/root ro", "/dev/root rw").Replace(mounts))
 		}, report.CheckRootRO, "writable"},
 		{"corruption was seen", func(g *inspect.Guest, _ fstest.MapFS) {
 			g.Prober = prober{status: "C -", table: table}
