@@ -50,7 +50,7 @@ same command goes on from where it stopped.`,
 	// An error before a command starts to run is one of usage.
 	started := false
 	for _, newCommand := range []func(func(string) string) *cobra.Command{
-		newInstall, newCleanup, newReset, newInstallHostCheck, newInstallArtifacts, newInstallCRI, newRevertCRI, newRemoveArtifacts,
+		newInstall, newCleanup, newReset, newInstallHostCheck, newInstallArtifacts, newInstallCRI, newRevertCRI, newRemoveArtifacts, newUninstall,
 	} {
 		c := newCommand(getenv)
 		inner := c.RunE

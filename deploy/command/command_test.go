@@ -84,7 +84,10 @@ func TestFailures(t *testing.T) {
 		code   int
 		want   string
 	}{
-		"no such command":      {"", []string{"uninstall"}, exitcode.BadInput, `unknown command "uninstall"`},
+		"no such command":      {"", []string{"remove"}, exitcode.BadInput, `unknown command "remove"`},
+		"no DaemonSet":         {"", []string{"uninstall"}, exitcode.BadInput, "DAEMONSET_NAME is not set: name the DaemonSet"},
+		"no patience":          {"", []string{"uninstall", "--daemonset=d", "--timeout=0s"}, exitcode.BadInput, "--timeout=0s: give a positive duration"},
+		"no cluster to leave":  {"", []string{"uninstall", "--daemonset=d"}, exitcode.BadInput, "finding the cluster"},
 		"no node":              {"", []string{"install"}, exitcode.BadInput, "NODE_NAME is not set: name the node that this runs on, or say --files-only"},
 		"no cluster":           {"", []string{"install", "--node=n"}, exitcode.BadInput, "finding the cluster"},
 		"no lock":              {"", []string{"cleanup", "--node=n", "--lock="}, exitcode.BadInput, "--lock=: give an absolute path"},

@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
+	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
 // Wanted tells whether a DaemonSet is there to stay and selects the node: then a pod
@@ -35,6 +39,38 @@ func (n *Node) Wanted(ctx context.Context, namespace, name string) (bool, error)
 		return false, err
 	}
 	return selects(&daemonSet.Spec.Template.Spec, node), nil
+}
+
+// DeleteDaemonSet deletes a DaemonSet and waits until its pods have ended, which clean
+// up their nodes as they do. One that is gone already is no error. patience is how
+// long the API server may be out of reach, interval how long to wait between two
+// questions.
+func DeleteDaemonSet(ctx context.Context, client clientset.Interface, namespace, name string, patience, interval time.Duration) error {
+	what := fmt.Sprintf("deleting DaemonSet %s/%s", namespace, name)
+	daemonSets := client.AppsV1().DaemonSets(namespace)
+	// In the foreground: it is there as long as any of its pods.
+	foreground := metav1.DeletePropagationForeground
+	err := retry(ctx, patience, interval, what, func() error {
+		return daemonSets.Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: &foreground})
+	})
+	for err == nil {
+		err = retry(ctx, patience, interval, what, func() error {
+			_, err := daemonSets.Get(ctx, name, metav1.GetOptions{})
+			return err
+		})
+		if err != nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			err = exitcode.With(exitcode.Failed, fmt.Errorf("%s: waiting until its pods have cleaned up: %w", what, context.Cause(ctx)))
+		case <-time.After(interval):
+		}
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // selects tells whether pods may be on a node, by its labels and its name.

@@ -1,6 +1,7 @@
 package kubernetes_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -239,4 +240,53 @@ func TestConnect(t *testing.T) {
 	require.Equal(t, "kata", namespace)
 	_, err = kubernetes.Namespace(file + ".absent")
 	require.ErrorContains(t, err, "finding this pod's namespace")
+}
+
+// TestDeleteDaemonSet lets a DaemonSet be there for a while after it was deleted, as
+// one whose pods take their time.
+func TestDeleteDaemonSet(t *testing.T) {
+	const namespace, name = "kube-system", "kata-deploy"
+	cluster := func() *fake.Clientset {
+		return fake.New(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}})
+	}
+	remove := func(ctx context.Context, client *fake.Clientset) error {
+		return kubernetes.DeleteDaemonSet(ctx, client, namespace, name, time.Second, time.Millisecond)
+	}
+
+	t.Run("until its pods are gone", func(t *testing.T) {
+		client, asked := cluster(), 0
+		client.PrependReactor("delete", "daemonsets", func(action clienttesting.Action) (bool, apiruntime.Object, error) {
+			require.Equal(t, metav1.DeletePropagationForeground, *action.(clienttesting.DeleteActionImpl).DeleteOptions.PropagationPolicy)
+			return true, nil, nil // it is only marked
+		})
+		client.PrependReactor("get", "daemonsets", func(clienttesting.Action) (bool, apiruntime.Object, error) {
+			if asked++; asked < 3 {
+				return false, nil, nil
+			}
+			return true, nil, apierrors.NewNotFound(schema.GroupResource{Group: "apps", Resource: "daemonsets"}, name)
+		})
+		require.NoError(t, remove(t.Context(), client))
+		require.Equal(t, 3, asked)
+	})
+	t.Run("not for ever", func(t *testing.T) {
+		client := cluster()
+		client.PrependReactor("delete", "daemonsets", func(clienttesting.Action) (bool, apiruntime.Object, error) { return true, nil, nil })
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, errors.New("time is up"))
+		defer cancel()
+		err := remove(ctx, client)
+		require.EqualError(t, err, "deleting DaemonSet kube-system/kata-deploy: waiting until its pods have cleaned up: time is up")
+		require.Equal(t, exitcode.Failed, exitcode.Of(err))
+	})
+	t.Run("none", func(t *testing.T) {
+		require.NoError(t, remove(t.Context(), fake.New()))
+	})
+	t.Run("not allowed", func(t *testing.T) {
+		client := cluster()
+		client.PrependReactor("delete", "daemonsets", func(clienttesting.Action) (bool, apiruntime.Object, error) {
+			return true, nil, apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "daemonsets"}, name, errors.New("no"))
+		})
+		err := remove(t.Context(), client)
+		require.ErrorContains(t, err, "deleting DaemonSet kube-system/kata-deploy: ")
+		require.Equal(t, exitcode.BadInput, exitcode.Of(err))
+	})
 }

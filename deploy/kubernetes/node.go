@@ -233,7 +233,11 @@ func (n *Node) get(ctx context.Context) (*corev1.Node, error) {
 
 // retry asks again as long as the API server is out of reach.
 func (n *Node) retry(ctx context.Context, what string, ask func() error) error {
-	deadline := time.NewTimer(n.Patience)
+	return retry(ctx, n.Patience, n.Interval, what, ask)
+}
+
+func retry(ctx context.Context, patience, interval time.Duration, what string, ask func() error) error {
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
 		err := ask()
@@ -253,7 +257,7 @@ func (n *Node) retry(ctx context.Context, what string, ask func() error) error {
 			return exitcode.With(exitcode.Unreachable, errors.Join(what, context.Cause(ctx)))
 		case <-deadline.C:
 			return exitcode.With(exitcode.Unreachable, what)
-		case <-time.After(n.Interval):
+		case <-time.After(interval):
 		}
 	}
 }

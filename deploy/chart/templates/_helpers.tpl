@@ -180,3 +180,38 @@ them gets it.
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{- /* Where pods of the payload's image can run, and how they come to it. */ -}}
+{{- define "kata-deploy.placement" -}}
+{{- with .Values.imagePullSecrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+affinity:
+  {{- include "kata-deploy.affinity" . | nindent 2 }}
+{{- if or .Values.tolerations .Values.startupTaints }}
+tolerations:
+  {{- range .Values.startupTaints }}
+  {{- $taint := splitList ":" . }}
+  - key: {{ $taint | first | quote }}
+    operator: Exists
+    {{- with rest $taint }}
+    effect: {{ first . }}
+    {{- end }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Annotations of what is there while Helm uninstalls, before it deletes anything. */ -}}
+{{- define "kata-deploy.beforeDelete" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}

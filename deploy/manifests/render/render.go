@@ -2,14 +2,17 @@
 package render
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
+	hook "helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -49,16 +52,53 @@ type Release struct {
 
 // Documents gives what the chart would install, each object as one document of
 // YAML, in the order in which Helm would. Of values, later ones win, table by
-// table. What is wrong with them is one error that names them.
+// table. What is wrong with them is one error that names them. Hooks are not among
+// them; one that installing needs is an error.
 func (c *Chart) Documents(release Release, values ...map[string]any) ([][]byte, error) {
+	hooks, manifests, err := c.render(release, values)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hooks {
+		for _, e := range h.Events {
+			if e != hook.HookPreDelete {
+				return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart has the hook %s in %s, which needs Helm itself", e, h.Path))
+			}
+		}
+	}
+	documents := make([][]byte, len(manifests))
+	for i, m := range manifests {
+		documents[i] = []byte(m.Content)
+	}
+	return documents, nil
+}
+
+// BeforeDelete gives what Helm would bring, and run, before it deletes a release: its
+// hooks, each as one document of YAML, in the order in which Helm would.
+func (c *Chart) BeforeDelete(release Release, values ...map[string]any) ([][]byte, error) {
+	hooks, _, err := c.render(release, values)
+	if err != nil {
+		return nil, err
+	}
+	var documents [][]byte
+	slices.SortStableFunc(hooks, func(a, b *hook.Hook) int { return cmp.Compare(a.Weight, b.Weight) })
+	for _, h := range hooks {
+		if slices.Contains(h.Events, hook.HookPreDelete) {
+			documents = append(documents, []byte(h.Manifest))
+		}
+	}
+	return documents, nil
+}
+
+func (c *Chart) render(release Release, values []map[string]any) ([]*hook.Hook, []releaseutil.Manifest, error) {
 	given := map[string]any{}
 	for _, v := range values {
 		// Merging changes what it merges.
 		own := map[string]any{}
 		if data, err := json.Marshal(v); err != nil {
-			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
+			return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
 		} else if err := json.Unmarshal(data, &own); err != nil {
-			return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
+			return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
 		}
 		given = chartutil.MergeTables(own, given)
 	}
@@ -66,24 +106,17 @@ func (c *Chart) Documents(release Release, values ...map[string]any) ([][]byte, 
 		Name: release.Name, Namespace: release.Namespace, Revision: 1, IsInstall: true,
 	}, nil)
 	if err != nil {
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
+		return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart's values: %w", err))
 	}
 	files, err := engine.Render(c.chart, all)
 	if err != nil {
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("rendering the chart: %w", err))
+		return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("rendering the chart: %w", err))
 	}
 	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
 	if err != nil {
-		return nil, fmt.Errorf("sorting what was rendered: %w", err)
+		return nil, nil, fmt.Errorf("sorting what was rendered: %w", err)
 	}
-	if len(hooks) > 0 {
-		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the chart has hooks, such as %s, which need Helm itself", hooks[0].Path))
-	}
-	documents := make([][]byte, len(manifests))
-	for i, m := range manifests {
-		documents[i] = []byte(m.Content)
-	}
-	return documents, nil
+	return hooks, manifests, nil
 }
 
 // Objects gives what Documents does, for a client that sends it to a cluster.

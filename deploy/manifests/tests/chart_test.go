@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -73,7 +74,7 @@ func (r *rendered) mounts() map[string]string {
 func decode(t *testing.T, documents [][]byte) *rendered {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, corev1.AddToScheme, nodev1.AddToScheme, rbacv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, nodev1.AddToScheme, rbacv1.AddToScheme} {
 		require.NoError(t, add(scheme))
 	}
 	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: true, Strict: true})
@@ -203,6 +204,56 @@ func TestRights(t *testing.T) {
 			{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{name}, Verbs: []string{"get"}},
 		}, rules)
 		require.Equal(t, name, r.daemonSet.Spec.Template.Spec.ServiceAccountName)
+	}
+}
+
+// TestUninstall holds what Helm runs before it deletes anything to what it is for: it
+// may delete the DaemonSet and nothing else, and its pod is none of the DaemonSet's.
+func TestUninstall(t *testing.T) {
+	c, err := checkout()
+	require.NoError(t, err)
+	for suffix, name := range map[string]string{"": "kata-deploy", "blue": "kata-deploy-blue"} {
+		given := []values{image, only("qemu-tdx"), {
+			"env": values{"multiInstallSuffix": suffix}, "nodeSelector": values{"tier": "gold"},
+			"imagePullSecrets": []any{values{"name": "mine"}}, "startupTaints": []any{"kata"},
+		}}
+		found, err := c.BeforeDelete(render.Release{Name: "kata-deploy", Namespace: namespace}, given...)
+		require.NoError(t, err)
+		installer := rendering(t, given...).daemonSet
+		own := name + "-uninstall"
+		subject := rbacv1.Subject{Kind: "ServiceAccount", Name: own, Namespace: namespace}
+		var kinds []string
+		for _, object := range decode(t, found).all {
+			meta, ok := object.(metav1.Object)
+			require.True(t, ok)
+			require.Equal(t, own, meta.GetName())
+			require.Equal(t, namespace, meta.GetNamespace())
+			require.Equal(t, "pre-delete", meta.GetAnnotations()["helm.sh/hook"])
+			require.Equal(t, "before-hook-creation,hook-succeeded", meta.GetAnnotations()["helm.sh/hook-delete-policy"])
+			kinds = append(kinds, object.GetObjectKind().GroupVersionKind().Kind)
+			switch o := object.(type) {
+			case *rbacv1.Role:
+				require.Equal(t, []rbacv1.PolicyRule{{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{name}, Verbs: []string{"delete", "get"}}}, o.Rules)
+			case *rbacv1.RoleBinding:
+				require.Equal(t, rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: own}, o.RoleRef)
+				require.Equal(t, []rbacv1.Subject{subject}, o.Subjects)
+			case *batchv1.Job:
+				pod := o.Spec.Template.Spec
+				require.Equal(t, own, pod.ServiceAccountName)
+				require.Len(t, pod.Containers, 1)
+				require.Equal(t, installer.Spec.Template.Spec.Containers[0].Image, pod.Containers[0].Image)
+				require.Equal(t, []string{"uninstall", "--daemonset=" + name}, pod.Containers[0].Args)
+				require.Equal(t, installer.Spec.Template.Spec.NodeSelector, pod.NodeSelector)
+				require.Equal(t, installer.Spec.Template.Spec.Affinity, pod.Affinity)
+				require.Equal(t, installer.Spec.Template.Spec.Tolerations, pod.Tolerations)
+				require.Equal(t, installer.Spec.Template.Spec.ImagePullSecrets, pod.ImagePullSecrets)
+				require.Empty(t, pod.Volumes)
+				require.True(t, *pod.Containers[0].SecurityContext.RunAsNonRoot)
+				require.NotEqual(t, installer.Spec.Selector.MatchLabels["name"], o.Spec.Template.Labels["name"])
+			}
+		}
+		require.Equal(t, "Job", kinds[len(kinds)-1], "it is run when the others are there")
+		require.ElementsMatch(t, []string{"ServiceAccount", "Role", "RoleBinding", "Job"}, kinds)
 	}
 }
 

@@ -15,18 +15,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/restmapper"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
-	"github.com/kiln-build/kiln/deploy/manifests/render"
 	"github.com/kiln-build/kiln/tests/suite/node"
 )
 
@@ -39,130 +34,113 @@ const (
 	ClaimLabel = "kata-deploy.katacontainers.io/"
 )
 
-const (
-	pause = 100 * time.Millisecond
-	// owner is whose fields the objects of a release have.
-	owner = "kiln-tests"
-)
+const pause = 100 * time.Millisecond
 
 // Cluster is a cluster of one node.
 type Cluster struct {
-	Node    *node.Node
-	Client  clientset.Interface
-	dynamic dynamic.Interface
-	mapper  *restmapper.DeferredDiscoveryRESTMapper
-	chart   *render.Chart
+	Node   *node.Node
+	Client clientset.Interface
+	// chart is the chart's archive.
+	chart string
 }
 
-// New gives the cluster of a node, on which the chart in a file is to be installed.
+// New gives the cluster of a node, on which the chart in an archive is to be installed.
 func New(n *node.Node, chart string) (*Cluster, error) {
-	c := &Cluster{Node: n}
-	var err error
-	if c.Client, err = clientset.NewForConfig(n.REST()); err != nil {
-		return nil, fmt.Errorf("making a client: %w", err)
-	}
-	if c.dynamic, err = dynamic.NewForConfig(n.REST()); err != nil {
-		return nil, fmt.Errorf("making a client: %w", err)
-	}
-	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.Client.Discovery()))
-	if c.chart, err = render.Load(chart); err != nil {
+	client, err := clientset.NewForConfig(n.REST())
+	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return &Cluster{Node: n, Client: client, chart: chart}, nil
 }
 
-// Release is one installation of the chart.
+// Release is one installation of the chart, by Helm.
 type Release struct {
 	cluster *Cluster
 	// Name is that of the release.
-	Name string
-	// Objects are what the chart makes.
-	Objects []*unstructured.Unstructured
+	Name   string
+	values []map[string]any
 }
 
-// Release renders the chart; nothing is installed yet. Of values, later ones win.
-func (c *Cluster) Release(name string, values ...map[string]any) (*Release, error) {
-	objects, err := c.chart.Objects(render.Release{Name: name, Namespace: Namespace}, values...)
-	if err != nil {
-		return nil, err
-	}
-	return &Release{cluster: c, Name: name, Objects: objects}, nil
+// Release describes an installation; nothing is installed yet. Of values, later ones
+// win.
+func (c *Cluster) Release(name string, values ...map[string]any) *Release {
+	return &Release{cluster: c, Name: name, values: values}
 }
 
-// resource finds where an object is to be sent.
-func (c *Cluster) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
-	mapping, err := c.mapper.RESTMapping(o.GroupVersionKind().GroupKind(), o.GroupVersionKind().Version)
-	if err != nil {
-		return nil, fmt.Errorf("finding the resource of %s %s: %w", o.GetKind(), o.GetName(), err)
+// helmFiles is where on the node Helm finds what it is given.
+const helmFiles = "/var/lib/helm"
+
+// give brings a file to the node, and gives its path there.
+func (c *Cluster) give(name string, content []byte) (string, error) {
+	path := filepath.Join(helmFiles, name)
+	if err := os.MkdirAll(c.Path(helmFiles), 0o755); err != nil {
+		return "", fmt.Errorf("giving Helm a file: %w", err)
 	}
-	if o.GetNamespace() != "" {
-		return c.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()), nil
+	if err := os.WriteFile(c.Path(path), content, 0o644); err != nil {
+		return "", fmt.Errorf("giving Helm a file: %w", err)
 	}
-	return c.dynamic.Resource(mapping.Resource), nil
+	return path, nil
 }
 
-// Apply sends all objects of the release to the cluster.
+// Apply installs the release, or upgrades it. The installer may not be done yet.
 func (r *Release) Apply(ctx context.Context) error {
-	for _, o := range r.Objects {
-		resource, err := r.cluster.resource(o)
+	content, err := os.ReadFile(r.cluster.chart)
+	if err != nil {
+		return fmt.Errorf("reading the chart: %w", err)
+	}
+	chart, err := r.cluster.give("chart.tgz", content)
+	if err != nil {
+		return err
+	}
+	args := []string{"upgrade", "--install", r.Name, chart, "--namespace=" + Namespace}
+	for i, values := range r.values {
+		if len(values) == 0 {
+			continue
+		}
+		// YAML has JSON in it.
+		content, err := json.Marshal(values)
+		if err != nil {
+			return fmt.Errorf("encoding the values of %s: %w", r.Name, err)
+		}
+		file, err := r.cluster.give(fmt.Sprintf("%s-%d.yaml", r.Name, i), content)
 		if err != nil {
 			return err
 		}
-		data, err := json.Marshal(o)
-		if err != nil {
-			return fmt.Errorf("encoding %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
-		force := true
-		if _, err := resource.Patch(ctx, o.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: owner, Force: &force}); err != nil {
-			return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
+		args = append(args, "--values="+file)
 	}
-	return nil
+	_, err = r.cluster.Run(ctx, "helm", args...)
+	return err
 }
 
-// Delete takes the objects of the release away, in the order in which Helm does, and
-// waits until they are gone. What they run may take its time to end.
+// Delete uninstalls the release. When it returns, the installer has cleaned up, and
+// nothing of the release is there.
 func (r *Release) Delete(ctx context.Context) error {
-	for _, o := range slices.Backward(r.Objects) {
-		resource, err := r.cluster.resource(o)
-		if err != nil {
-			return err
-		}
-		policy := metav1.DeletePropagationForeground
-		err = resource.Delete(ctx, o.GetName(), metav1.DeleteOptions{PropagationPolicy: &policy})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("deleting %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
-		// The DaemonSet's pods need the account that is deleted next; and what is on its
-		// way out cannot be installed again.
-		err = until(ctx, func() (bool, error) {
-			_, err := resource.Get(ctx, o.GetName(), metav1.GetOptions{})
-			return apierrors.IsNotFound(err), err
-		})
-		if err != nil {
-			return fmt.Errorf("waiting until %s %s is gone: %w", o.GetKind(), o.GetName(), err)
-		}
+	_, err := r.cluster.Run(ctx, "helm", "uninstall", r.Name, "--namespace="+Namespace, "--wait", "--timeout="+Patience.String())
+	if err != nil {
+		return fmt.Errorf("%w%s", err, r.blame())
 	}
 	return nil
 }
 
-// daemonSet gives the name of the release's DaemonSet.
-func (r *Release) daemonSet() (string, error) {
-	for _, o := range r.Objects {
-		if o.GetKind() == "DaemonSet" {
-			return o.GetName(), nil
-		}
+// daemonSet gives the release's DaemonSet.
+func (r *Release) daemonSet(ctx context.Context) (*appsv1.DaemonSet, error) {
+	list, err := r.cluster.Client.AppsV1().DaemonSets(Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + r.Name})
+	if err != nil {
+		return nil, fmt.Errorf("looking for the DaemonSet of %s: %w", r.Name, err)
 	}
-	return "", errors.New("the chart makes no DaemonSet")
+	if len(list.Items) != 1 {
+		return nil, fmt.Errorf("%s has %d DaemonSets", r.Name, len(list.Items))
+	}
+	return &list.Items[0], nil
 }
 
 // Pods gives the installer's pods.
 func (r *Release) Pods(ctx context.Context) ([]corev1.Pod, error) {
-	name, err := r.daemonSet()
+	ds, err := r.daemonSet(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list, err := r.cluster.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: "name=" + name})
+	list, err := r.cluster.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: "name=" + ds.Name})
 	if err != nil {
 		return nil, fmt.Errorf("listing the installer's pods: %w", err)
 	}
@@ -172,12 +150,8 @@ func (r *Release) Pods(ctx context.Context) ([]corev1.Pod, error) {
 // WaitReady waits until the installer of this very release says that it is done. An
 // error has what its pods say.
 func (r *Release) WaitReady(ctx context.Context) error {
-	name, err := r.daemonSet()
-	if err != nil {
-		return err
-	}
-	err = until(ctx, func() (bool, error) {
-		ds, err := r.cluster.Client.AppsV1().DaemonSets(Namespace).Get(ctx, name, metav1.GetOptions{})
+	err := until(ctx, func() (bool, error) {
+		ds, err := r.daemonSet(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -186,7 +160,7 @@ func (r *Release) WaitReady(ctx context.Context) error {
 			fmt.Errorf("%d pods wanted, %d of this release, %d ready", s.DesiredNumberScheduled, s.UpdatedNumberScheduled, s.NumberReady)
 	})
 	if err != nil {
-		return fmt.Errorf("waiting until %s is ready: %w%s", name, err, r.blame())
+		return fmt.Errorf("waiting until %s is ready: %w%s", r.Name, err, r.blame())
 	}
 	return nil
 }

@@ -130,11 +130,9 @@ func (s *Setup) ReleaseOf(t testing.TB, name, digest string, more map[string]any
 	t.Helper()
 	repository, err := s.Bundle.Receipt.RepositoryAt(s.Pulled)
 	require.NoError(t, err)
-	r, err := s.Release(name, s.values, map[string]any{
+	return s.Release(name, s.values, map[string]any{
 		"image": map[string]any{"reference": repository.Name(), "tag": "@" + digest},
 	}, more)
-	require.NoError(t, err)
-	return r
 }
 
 // Payload gives the release of the payload that is tested.
