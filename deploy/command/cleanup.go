@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -10,14 +11,20 @@ import (
 )
 
 func newCleanup(getenv func(string) string) *cobra.Command {
-	return stage(getenv, "cleanup", "Remove what install brought, and nothing else",
+	var done string
+	cmd := stage(getenv, "cleanup", "Remove what install brought, and nothing else",
 		`Remove what install brought, and nothing else: labels, the runtime's configuration,
 files. The runtime is started again last.
 
 While the DaemonSet of $DAEMONSET_NAME is there and selects the node, nothing is
 removed: then a pod that ends is one of an upgrade. HELM_POST_DELETE_HOOK=true says
 that Helm has deleted it.`,
-		(*installer.Installer).Cleanup, describeCleanup)
+		func(i *installer.Installer, ctx context.Context) (*installer.CleanupResult, error) {
+			i.DoneLabel = done
+			return i.Cleanup(ctx)
+		}, describeCleanup)
+	cmd.Flags().StringVar(&done, "done-label", "", "give the shared label this value when all is done, for an operator that waits for it (default: the label goes)")
+	return cmd
 }
 
 func newRevertCRI(getenv func(string) string) *cobra.Command {

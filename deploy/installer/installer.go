@@ -26,6 +26,7 @@ type Cluster interface {
 	Claim(ctx context.Context) error
 	Finish(ctx context.Context) error
 	Release(ctx context.Context) error
+	Leave(ctx context.Context, value string) error
 	RemoveTaints(ctx context.Context, taints []string) (removed []string, err error)
 	Wanted(ctx context.Context, namespace, name string) (bool, error)
 }
@@ -63,6 +64,9 @@ type Installer struct {
 	// Lock is the file by which installations on the node wait for each other; empty
 	// means that none is needed.
 	Lock string
+	// DoneLabel is the value of the shared label once cleaning up is done and no other
+	// installation is on the node; empty means that the label goes.
+	DoneLabel string
 	// Timeout is how long the runtime may take to serve again.
 	Timeout time.Duration
 	// Grace is how long cleaning up may take when this is told to stop.
@@ -151,7 +155,12 @@ func (i *Installer) Cleanup(ctx context.Context) (*CleanupResult, error) {
 		}
 	}
 	steps := i.label("release", Cluster.Release, "no more pods come")
-	return res, i.run(ctx, append(steps, i.revert(res), i.remove(res), i.restart(res))...)
+	steps = append(steps, i.revert(res), i.remove(res), i.restart(res))
+	if i.DoneLabel != "" {
+		leave := func(c Cluster, ctx context.Context) error { return c.Leave(ctx, i.DoneLabel) }
+		steps = append(steps, i.label("leave", leave, "nothing is left on the node")...)
+	}
+	return res, i.run(ctx, steps...)
 }
 
 // Reset takes the labels away and starts runtime and kubelet again. Files stay.

@@ -268,6 +268,35 @@ func TestTwoInstallations(t *testing.T) {
 	require.Equal(t, before, m.state())
 }
 
+// TestAnOperatorIsTold says that nothing is left when that is so, and not before: the
+// operator goes on then.
+func TestAnOperatorIsTold(t *testing.T) {
+	m := newMachine(t)
+	p := payload(t, "a", "qemu-tdx")
+	first, _ := m.installer(p)
+	second, _ := m.installer(p, "MULTI_INSTALL_SUFFIX", "blue")
+	first.DoneLabel, second.DoneLabel = "cleanup", "cleanup"
+	_, err := first.Install(t.Context())
+	require.NoError(t, err)
+	_, err = second.Install(t.Context())
+	require.NoError(t, err)
+	_, err = first.Cleanup(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"zone": "a", shared: "true", blue: "true"}, m.labels(), "another one is there")
+	m.restart = func() error {
+		require.Equal(t, map[string]string{"zone": "a"}, m.labels(), "it is not done")
+		return nil
+	}
+	for range 2 {
+		_, err = second.Cleanup(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"zone": "a", shared: "cleanup"}, m.labels())
+	}
+	_, err = second.Reset(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"zone": "a"}, m.labels())
+}
+
 func TestWhatIsRefusedTouchesNothing(t *testing.T) {
 	for name, tc := range map[string]struct {
 		prepare     func(m *machine)

@@ -146,6 +146,10 @@ func (c cluster) Release(ctx context.Context) error {
 	return c.m.around(func() error { return c.Node.Release(ctx) })
 }
 
+func (c cluster) Leave(ctx context.Context, value string) error {
+	return c.m.around(func() error { return c.Node.Leave(ctx, value) })
+}
+
 // Find and Restart are systemd's.
 func (m *machine) Find(_ context.Context, units []string) (string, error) { return units[0], nil }
 

@@ -148,6 +148,17 @@ func (n *Node) Release(ctx context.Context) error {
 	return err
 }
 
+// Leave says by the shared label that nothing is left on the node, if no other
+// installation holds it. It is for who waits for that value.
+func (n *Node) Leave(ctx context.Context, value string) error {
+	return n.change(ctx, func(labels map[string]string) map[string]any {
+		if len(n.others(labels)) > 0 {
+			return nil
+		}
+		return map[string]any{SharedLabel: value}
+	})
+}
+
 // others gives the values of other installations' labels.
 func (n *Node) others(labels map[string]string) map[string]bool {
 	values := map[string]bool{}
