@@ -14,7 +14,6 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	hook "helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -117,24 +116,4 @@ func (c *Chart) render(release Release, values []map[string]any) ([]*hook.Hook, 
 		return nil, nil, fmt.Errorf("sorting what was rendered: %w", err)
 	}
 	return hooks, manifests, nil
-}
-
-// Objects gives what Documents does, for a client that sends it to a cluster.
-func (c *Chart) Objects(release Release, values ...map[string]any) ([]*unstructured.Unstructured, error) {
-	documents, err := c.Documents(release, values...)
-	if err != nil {
-		return nil, err
-	}
-	objects := make([]*unstructured.Unstructured, len(documents))
-	for i, d := range documents {
-		data, err := yaml.YAMLToJSONStrict(d)
-		if err != nil {
-			return nil, fmt.Errorf("decoding what was rendered: %w", err)
-		}
-		objects[i] = new(unstructured.Unstructured)
-		if err := objects[i].UnmarshalJSON(data); err != nil {
-			return nil, fmt.Errorf("decoding what was rendered: %w", err)
-		}
-	}
-	return objects, nil
 }
