@@ -39,7 +39,7 @@ def _debian_impl(mctx):
             entries = [e.text for e in entries],
             lock_file = str(lock_file),
             lock_name = shown,
-            source = sets[name]["kind"] == "source",
+            source = sets[sets[name].get("like", name)]["kind"] == "source",
         )
     debian_versions(
         name = "debian",

@@ -18,6 +18,7 @@ import (
 	"github.com/therootcompany/xz"
 	"pault.ag/go/debian/version"
 
+	"github.com/kiln-build/kiln/tools/debian/lock"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
@@ -54,7 +55,7 @@ type SourcePackage struct {
 	Files   []SourceFile
 }
 
-// Suite is the content of a release and of its updates, as far as asked for.
+// Suite is what one index of a release and of its updates lists.
 type Suite struct {
 	Name string
 	// Binaries and Sources hold all versions of a name, newest first.
@@ -96,15 +97,16 @@ func releases(suite string) []string {
 	return []string{suite, suite + "-updates"}
 }
 
-// ReadSuite reads the indexes of one suite, merged with those of its updates.
-func (r *Reader) ReadSuite(ctx context.Context, name string, binaries, sources bool) (*Suite, error) {
+// ReadSuite reads one index of a suite, merged with that of its updates: of the
+// packages for an architecture, or of the sources for lock.ArchSource.
+func (r *Reader) ReadSuite(ctx context.Context, name, arch string) (*Suite, error) {
 	if len(r.Mirrors) == 0 {
 		return nil, ErrNoMirror
 	}
 	var causes []error
 	code := exitcode.Unreachable
 	for _, mirror := range r.Mirrors {
-		suite, err := r.readFrom(ctx, mirror, name, binaries, sources)
+		suite, err := r.readFrom(ctx, mirror, name, arch)
 		if err == nil {
 			return suite, nil
 		}
@@ -119,7 +121,7 @@ func (r *Reader) ReadSuite(ctx context.Context, name string, binaries, sources b
 	return nil, exitcode.With(code, fmt.Errorf("reading the package index of %s: %w", name, errors.Join(causes...)))
 }
 
-func (r *Reader) readFrom(ctx context.Context, mirror, name string, binaries, sources bool) (*Suite, error) {
+func (r *Reader) readFrom(ctx context.Context, mirror, name, arch string) (*Suite, error) {
 	suite := &Suite{
 		Name: name, Binaries: map[string][]*Package{}, Sources: map[string][]*SourcePackage{}, Unserved: map[string][]string{},
 	}
@@ -147,15 +149,12 @@ func (r *Reader) readFrom(ctx context.Context, mirror, name string, binaries, so
 		if suite.Newest == nil || release.Date.After(suite.Newest.Date) {
 			suite.Newest = release
 		}
-		if binaries {
-			if err := r.readIndex(ctx, url, release, "main/binary-amd64/Packages", suite.addBinaries); err != nil {
-				return nil, err
-			}
+		index, add := "main/binary-"+arch+"/Packages", suite.addBinaries
+		if arch == lock.ArchSource {
+			index, add = "main/source/Sources", suite.addSources
 		}
-		if sources {
-			if err := r.readIndex(ctx, url, release, "main/source/Sources", suite.addSources); err != nil {
-				return nil, err
-			}
+		if err := r.readIndex(ctx, url, release, index, add); err != nil {
+			return nil, err
 		}
 	}
 	suite.sort()

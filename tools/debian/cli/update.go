@@ -21,10 +21,13 @@ type updateResult struct {
 }
 
 func newUpdate(o *options) *cobra.Command {
-	return &cobra.Command{
+	keep := false
+	cmd := &cobra.Command{
 		Use:   "update",
 		Short: "Renew debian.lock with the newest versions that the mirror has",
-		Args:  noArgs,
+		Long: "Renew debian.lock with the newest versions that the mirror has. With --keep, what is locked already keeps its\n" +
+			"version as long as a mirror has it, so that a new set changes nothing else.",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sets, err := lock.ReadSets(o.sets)
 			if err != nil {
@@ -36,7 +39,11 @@ func newUpdate(o *options) *cobra.Command {
 					return err
 				}
 			}
-			fresh, err := o.source(cmd.ErrOrStderr()).Update(cmd.Context(), sets)
+			kept := old
+			if !keep {
+				kept = &lock.Lock{}
+			}
+			fresh, err := o.source(cmd.ErrOrStderr()).Update(cmd.Context(), sets, kept)
 			if err != nil {
 				return err
 			}
@@ -56,14 +63,16 @@ func newUpdate(o *options) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the versions that are locked already")
+	return cmd
 }
 
 func printChanges(w io.Writer, changes []lock.Change) {
 	for _, c := range changes {
 		where := fmt.Sprintf("%s (%s)", c.Suite, strings.Join(c.Sets, ", "))
 		name := c.Package
-		if c.Arch == lock.ArchSource {
-			name += " (source)"
+		if c.Arch != "amd64" && c.Arch != "all" {
+			name += " (" + c.Arch + ")"
 		}
 		switch {
 		case c.Old == "":

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,9 +22,14 @@ const (
 type Set struct {
 	// About says what the set is for.
 	About string `json:"about"`
+	// Like names a set that this one equals in all but About and Architecture.
+	Like  string `json:"like,omitempty"`
 	Suite string `json:"suite"`
 	// Kind is "binary" or "source".
 	Kind string `json:"kind"`
+	// Architecture is what binary packages are for, by Debian's name; amd64
+	// when it is empty. Packages for all architectures come with any.
+	Architecture string `json:"architecture,omitempty"`
 	// Resolve adds what the packages depend on (Pre-Depends and Depends,
 	// never Recommends).
 	Resolve bool `json:"resolve,omitempty"`
@@ -40,6 +46,15 @@ type Set struct {
 // Sets maps the name of a set to what it holds.
 type Sets map[string]Set
 
+// Index names the index of the suite that the set is resolved against: an
+// architecture, or ArchSource.
+func (s Set) Index() string {
+	if s.Kind == KindSource {
+		return ArchSource
+	}
+	return cmp.Or(s.Architecture, "amd64")
+}
+
 // Names gives the sorted names of all sets.
 func (s Sets) Names() []string {
 	names := make([]string, 0, len(s))
@@ -51,8 +66,9 @@ func (s Sets) Names() []string {
 }
 
 var (
-	setName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	request = regexp.MustCompile(`^([a-z0-9][a-z0-9+.-]+)(?: \(>= ([0-9A-Za-z.+~:-]+)\))?$`)
+	setName      = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	architecture = regexp.MustCompile(`^[a-z0-9]+$`)
+	request      = regexp.MustCompile(`^([a-z0-9][a-z0-9+.-]+)(?: \(>= ([0-9A-Za-z.+~:-]+)\))?$`)
 )
 
 // Request splits what is asked for into the name of a package and the version
@@ -77,7 +93,7 @@ func ReadSets(file string) (Sets, error) {
 
 // ParseSets reads the content of sets.json.
 func ParseSets(name string, data []byte) (Sets, error) {
-	sets := Sets{}
+	sets, expanded := Sets{}, Sets{}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&sets); err != nil {
@@ -85,14 +101,35 @@ func ParseSets(name string, data []byte) (Sets, error) {
 		return nil, badInput("%s:%d: %w", name, line, err)
 	}
 	for _, n := range sets.Names() {
-		if err := sets[n].check(); err != nil {
+		set, err := sets.expand(sets[n])
+		if err == nil {
+			err = set.check()
+		}
+		if err != nil {
 			return nil, badInput("%s:%d: set %q: %w", name, lineOf(data, n), n, err)
 		}
+		expanded[n] = set
 		if !setName.MatchString(n) {
 			return nil, badInput("%s:%d: set name %q: want lower-case letters, digits and _, since it names a Bazel repository", name, lineOf(data, n), n)
 		}
 	}
-	return sets, nil
+	return expanded, nil
+}
+
+// expand gives a set what it has of the set that it is like.
+func (s Sets) expand(set Set) (Set, error) {
+	if set.Like == "" {
+		return set, nil
+	}
+	like, ok := s[set.Like]
+	if !ok || like.Like != "" {
+		return Set{}, fmt.Errorf("like %q: want the name of a set that lists packages itself", set.Like)
+	}
+	if set.Suite != "" || set.Kind != "" || set.Resolve || set.Essential || len(set.Packages) > 0 || len(set.Omit) > 0 {
+		return Set{}, fmt.Errorf("like %q: nothing but about and architecture can stand beside it", set.Like)
+	}
+	like.About, like.Like, like.Architecture = set.About, set.Like, set.Architecture
+	return like, nil
 }
 
 // errorOffset says where in the data a JSON error is.
@@ -131,9 +168,12 @@ func (s Set) check() error {
 	}
 	switch s.Kind {
 	case KindBinary:
+		if s.Architecture != "" && !architecture.MatchString(s.Architecture) {
+			return fmt.Errorf("architecture %q: want Debian's name of one, like ppc64el", s.Architecture)
+		}
 	case KindSource:
-		if s.Resolve || s.Essential || len(s.Omit) > 0 {
-			return errors.New("resolve, essential and omit make sense for binary packages only")
+		if s.Resolve || s.Essential || s.Architecture != "" || len(s.Omit) > 0 {
+			return errors.New("architecture, resolve, essential and omit make sense for binary packages only")
 		}
 	default:
 		return fmt.Errorf("kind %q: want %q or %q", s.Kind, KindBinary, KindSource)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,27 +32,38 @@ type Source struct {
 	SnapshotClient *archive.Client
 }
 
-type want struct{ binaries, sources bool }
+// index is one index of a suite: that of an architecture, or of the sources.
+type index struct{ suite, arch string }
 
-// suites reads the indexes of all suites that are wanted.
-func (s *Source) suites(ctx context.Context, wanted map[string]want) (map[string]*archive.Suite, error) {
-	names := make([]string, 0, len(wanted))
-	for name := range wanted {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	suites := map[string]*archive.Suite{}
-	for _, name := range names {
-		suite, err := s.Reader.ReadSuite(ctx, name, wanted[name].binaries, wanted[name].sources)
+func indexOf(set lock.Set) index { return index{set.Suite, set.Index()} }
+
+// read reads all indexes that sets are resolved against.
+func (s *Source) read(ctx context.Context, sets lock.Sets) (map[index]*archive.Suite, error) {
+	suites := map[index]*archive.Suite{}
+	for _, name := range sets.Names() {
+		i := indexOf(sets[name])
+		if suites[i] != nil {
+			continue
+		}
+		suite, err := s.Reader.ReadSuite(ctx, i.suite, i.arch)
 		if err != nil {
 			return nil, err
 		}
 		for _, note := range suite.Notes {
 			s.progress("note: %s", note)
 		}
-		suites[name] = suite
+		suites[i] = suite
 	}
 	return suites, nil
+}
+
+// drop forgets a package that cannot be had in all indexes that list it.
+func drop(suites map[index]*archive.Suite, e lock.Entry) {
+	for i, suite := range suites {
+		if i.suite == e.Suite {
+			suite.Drop(e.Path)
+		}
+	}
 }
 
 func (s *Source) progress(format string, args ...any) {
@@ -62,31 +72,21 @@ func (s *Source) progress(format string, args ...any) {
 	}
 }
 
-func wantedBySets(sets lock.Sets) map[string]want {
-	wanted := map[string]want{}
-	for _, set := range sets {
-		w := wanted[set.Suite]
-		w.binaries = w.binaries || set.Kind == lock.KindBinary
-		w.sources = w.sources || set.Kind == lock.KindSource
-		wanted[set.Suite] = w
-	}
-	return wanted
-}
-
-// Update resolves all sets anew, with the newest version of everything.
-func (s *Source) Update(ctx context.Context, sets lock.Sets) (*lock.Lock, error) {
-	suites, err := s.suites(ctx, wantedBySets(sets))
+// Update resolves all sets anew: with the version that is locked of what keep
+// names, as far as a mirror has it, and with the newest of everything else.
+func (s *Source) Update(ctx context.Context, sets lock.Sets, keep *lock.Lock) (*lock.Lock, error) {
+	suites, err := s.read(ctx, sets)
 	if err != nil {
 		return nil, err
 	}
-	return s.resolveServed(ctx, sets, suites, nil, lock.Header)
+	return s.resolveServed(ctx, sets, suites, kept(keep, suites), lock.Header)
 }
 
 // resolveServed resolves all sets to packages that can be had. A mirror may
 // list what it does not serve, so the index alone does not tell: what cannot
 // be had is dropped from the index, until all that is chosen can.
-func (s *Source) resolveServed(ctx context.Context, sets lock.Sets, suites map[string]*archive.Suite,
-	keep map[string]resolve.Keep, header string) (*lock.Lock, error) {
+func (s *Source) resolveServed(ctx context.Context, sets lock.Sets, suites map[index]*archive.Suite,
+	keep map[index]resolve.Keep, header string) (*lock.Lock, error) {
 	served := map[string]bool{}
 	for {
 		l, err := resolveAll(sets, suites, keep, header)
@@ -111,21 +111,21 @@ func (s *Source) resolveServed(ctx context.Context, sets lock.Sets, suites map[s
 		}
 		for _, e := range missing {
 			s.progress("%s lists %s %s, but no source has %s", e.Suite, e.Package, e.Version, e.Path)
-			suites[e.Suite].Drop(e.Path)
+			drop(suites, e)
 		}
 	}
 }
 
-func resolveAll(sets lock.Sets, suites map[string]*archive.Suite, keep map[string]resolve.Keep, header string) (*lock.Lock, error) {
-	resolvers := map[string]*resolve.Resolver{}
+func resolveAll(sets lock.Sets, suites map[index]*archive.Suite, keep map[index]resolve.Keep, header string) (*lock.Lock, error) {
+	resolvers := map[index]*resolve.Resolver{}
 	l := &lock.Lock{Header: header, Snapshots: map[string]string{}}
-	for name, suite := range suites {
-		r, err := resolve.New(suite, keep[name])
+	for i, suite := range suites {
+		r, err := resolve.New(suite, keep[i])
 		if err != nil {
 			return nil, err
 		}
-		resolvers[name] = r
-		l.Snapshots[name] = suite.Newest.Date.Add(snapshotDelay).UTC().Format("20060102T150405Z")
+		resolvers[i] = r
+		l.Snapshots[i.suite] = suite.Newest.Date.Add(snapshotDelay).UTC().Format("20060102T150405Z")
 	}
 	files := map[string]int{}
 	add := func(set string, e lock.Entry) {
@@ -141,7 +141,7 @@ func resolveAll(sets lock.Sets, suites map[string]*archive.Suite, keep map[strin
 	for _, name := range sets.Names() {
 		set := sets[name]
 		if set.Kind == lock.KindSource {
-			packages, err := resolvers[set.Suite].Source(name, set)
+			packages, err := resolvers[indexOf(set)].Source(name, set)
 			if err != nil {
 				return nil, err
 			}
@@ -158,7 +158,7 @@ func resolveAll(sets lock.Sets, suites map[string]*archive.Suite, keep map[strin
 			}
 			continue
 		}
-		packages, err := resolvers[set.Suite].Binary(name, set)
+		packages, err := resolvers[indexOf(set)].Binary(name, set)
 		if err != nil {
 			return nil, err
 		}
@@ -253,29 +253,31 @@ func (s *Source) Relock(ctx context.Context, l *lock.Lock, sets lock.Sets, heade
 	if err != nil || len(vanished) == 0 {
 		return nil, nil, err
 	}
-	suites, err := s.suites(ctx, wantedBySets(sets))
+	suites, err := s.read(ctx, sets)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range vanished {
-		// A suite that no set asks for any more is not read.
-		if suite := suites[e.Suite]; suite != nil {
-			suite.Drop(e.Path)
-		}
+		drop(suites, e)
 	}
-	keep := map[string]resolve.Keep{}
-	for _, e := range l.Entries {
-		k, ok := keep[e.Suite]
-		if !ok {
-			k = resolve.Keep{Binary: map[string]string{}, Source: map[string]string{}}
-			keep[e.Suite] = k
-		}
-		if e.Arch == lock.ArchSource {
-			k.Source[e.Package] = e.Version
-		} else {
-			k.Binary[e.Package] = e.Version
-		}
-	}
-	fresh, err := s.resolveServed(ctx, sets, suites, keep, header)
+	fresh, err := s.resolveServed(ctx, sets, suites, kept(l, suites), header)
 	return fresh, vanished, err
+}
+
+// archAll is the architecture column of a package that is for all of them.
+const archAll = "all"
+
+// kept gives the versions that a lock has, for each index.
+func kept(l *lock.Lock, suites map[index]*archive.Suite) map[index]resolve.Keep {
+	keep := map[index]resolve.Keep{}
+	for i := range suites {
+		k := resolve.Keep{}
+		for _, e := range l.Entries {
+			if e.Suite == i.suite && (e.Arch == i.arch || e.Arch == archAll && i.arch != lock.ArchSource) {
+				k[e.Package] = e.Version
+			}
+		}
+		keep[i] = k
+	}
+	return keep
 }

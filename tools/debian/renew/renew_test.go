@@ -80,7 +80,7 @@ func mirror(t *testing.T) *archivetest.Mirror {
 
 func TestUpdate(t *testing.T) {
 	m := mirror(t)
-	l, err := source(m.URL).Update(t.Context(), sets)
+	l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"qemu 1:10.2-1 qemu", // .debian.tar.xz
@@ -92,20 +92,60 @@ func TestUpdate(t *testing.T) {
 	require.Equal(t, map[string]string{"trixie": "20261121T141544Z", "sid": "20261121T141544Z"}, l.Snapshots)
 	require.Equal(t, "glibc", l.InSet("guest")[1].Source)
 
-	again, err := source(m.URL).Update(t.Context(), sets)
+	again, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.NoError(t, err)
 	require.Equal(t, string(l.Format()), string(again.Format()))
+}
+
+// TestUpdateOfSeveralArchitectures takes each set from the index of its architecture, and
+// keeps what is locked when told so.
+func TestUpdateOfSeveralArchitectures(t *testing.T) {
+	const all = "\nPackage: tzdata\nVersion: 2026a\nArchitecture: all\n"
+	foreign := func(version string) string {
+		return "\nPackage: bash\nVersion: " + version + "\nDepends: libc6, tzdata\nArchitecture: s390x\n\nPackage: libc6\nVersion: 2.41-1\nArchitecture: s390x\n"
+	}
+	m := mirror(t)
+	m.Publish("trixie", date, first+all+foreign("5.2-1"), "")
+	sets := lock.Sets{
+		"guest":       {Suite: "trixie", Kind: lock.KindBinary, Resolve: true, Packages: []string{"bash", "tzdata"}},
+		"guest_s390x": {Suite: "trixie", Kind: lock.KindBinary, Architecture: "s390x", Resolve: true, Packages: []string{"bash"}},
+	}
+	l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"bash 5.2-1 guest",
+		"bash 5.2-1 guest_s390x",
+		"libc6 2.41-1 guest",
+		"libc6 2.41-1 guest_s390x",
+		"tzdata 2026a guest,guest_s390x",
+	}, versions(l))
+
+	// A newer version is taken only by what is not locked yet.
+	m.Publish("trixie", date, first+strings.ReplaceAll(first, "5.2-1", "5.3-1")+all+foreign("5.2-1")+foreign("5.3-1"), "")
+	delete(sets, "guest")
+	sets["other"] = lock.Set{Suite: "trixie", Kind: lock.KindBinary, Packages: []string{"gcc"}}
+	fresh, err := source(m.URL).Update(t.Context(), sets, l)
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"bash 5.2-1 guest_s390x",
+		"gcc 14-1 other",
+		"libc6 2.41-1 guest_s390x",
+		"tzdata 2026a guest_s390x",
+	}, versions(fresh))
+	fresh, err = source(m.URL).Update(t.Context(), sets, &lock.Lock{})
+	require.NoError(t, err)
+	require.Contains(t, versions(fresh), "bash 5.3-1 guest_s390x")
 }
 
 func TestUpdatePassesOverWhatIsListedButNotServed(t *testing.T) {
 	m := mirror(t)
 	m.Publish("sid", date, "", qemu(m, false, "11.1", "11.0")+qemu(m, true, "10.2"))
-	l, err := source(m.URL).Update(t.Context(), sets)
+	l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.NoError(t, err)
 	require.Equal(t, "qemu 1:10.2-1 qemu", versions(l)[0])
 
 	m.Remove("pool/q/qemu_10.2.orig.tar.xz")
-	_, err = source(m.URL).Update(t.Context(), sets)
+	_, err = source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.EqualError(t, err,
 		"set qemu: source package qemu: suite sid lists 1:11.1-1, 1:11.0-1, 1:10.2-1, but no source in reach has its files")
 	require.Equal(t, exitcode.Unverified, exitcode.Of(err))
@@ -113,7 +153,7 @@ func TestUpdatePassesOverWhatIsListedButNotServed(t *testing.T) {
 
 func TestVanished(t *testing.T) {
 	m, other, snapshot := mirror(t), archivetest.New(t), archivetest.New(t)
-	l, err := source(m.URL).Update(t.Context(), sets)
+	l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.NoError(t, err)
 
 	gone, err := source(m.URL).Vanished(t.Context(), l)
@@ -196,7 +236,7 @@ func TestRelock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := mirror(t)
-			l, err := source(m.URL).Update(t.Context(), sets)
+			l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 			require.NoError(t, err)
 			before := string(l.Format())
 
@@ -226,7 +266,7 @@ func TestRelock(t *testing.T) {
 
 func TestRelockOfASourcePackage(t *testing.T) {
 	m := mirror(t)
-	l, err := source(m.URL).Update(t.Context(), sets)
+	l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.NoError(t, err)
 	m.Remove("pool/q/qemu_10.2-1.debian.tar.xz")
 	m.Publish("sid", date, "", qemu(m, true, "11.0"))
@@ -238,7 +278,7 @@ func TestRelockOfASourcePackage(t *testing.T) {
 
 func TestRelockSaysWhatCannotBeReplaced(t *testing.T) {
 	m := mirror(t)
-	l, err := source(m.URL).Update(t.Context(), sets)
+	l, err := source(m.URL).Update(t.Context(), sets, &lock.Lock{})
 	require.NoError(t, err)
 	m.Remove(archivetest.Path("gcc", "14-1"))
 	_, _, err = source(m.URL).Relock(t.Context(), l, sets, "local")

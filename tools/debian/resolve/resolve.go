@@ -30,11 +30,9 @@ type Resolver struct {
 	keep     Keep
 }
 
-// Keep names versions to take as long as the suite has them and nothing
-// needs a newer one. Its maps go from the name of a package to a version.
-type Keep struct {
-	Binary, Source map[string]string
-}
+// Keep maps the name of a package to the version to take as long as the suite
+// has it and nothing needs a newer one.
+type Keep map[string]string
 
 type provider struct {
 	pkg *archive.Package
@@ -107,7 +105,7 @@ func (r *Resolver) Source(name string, set lock.Set) ([]*archive.SourcePackage, 
 		want := minimum(atLeast)
 		var pick *archive.SourcePackage
 		for _, v := range r.suite.Sources[p] {
-			if within(v.Version, want) && (pick == nil || v.Version.String() == r.keep.Source[p]) {
+			if within(v.Version, want) && (pick == nil || v.Version.String() == r.keep[p]) {
 				pick = v
 			}
 		}
@@ -215,7 +213,7 @@ func (s *solution) satisfy(pkg *archive.Package, relation dependency.Relation) (
 			if have := s.chosen[p.Name]; have != nil {
 				// Only a kept version can be chosen while another
 				// one would do.
-				if s.released[p.Name] || have.Version.String() != s.r.keep.Binary[p.Name] {
+				if s.released[p.Name] || have.Version.String() != s.r.keep[p.Name] {
 					continue
 				}
 				s.released[p.Name] = true
@@ -280,7 +278,7 @@ func (s *solution) candidate(name string, want *dependency.VersionRelation) *arc
 		if !within(pkg.Version, want) {
 			continue
 		}
-		if pkg.Version.String() == s.r.keep.Binary[name] && !s.released[name] {
+		if pkg.Version.String() == s.r.keep[name] && !s.released[name] {
 			return pkg
 		}
 		if best == nil {

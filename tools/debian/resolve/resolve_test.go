@@ -20,12 +20,12 @@ import (
 
 const date = "Sat, 21 Nov 2026 09:15:44 UTC"
 
-func suite(t *testing.T, packages, sources string) *archive.Suite {
+func suite(t *testing.T, index, packages, sources string) *archive.Suite {
 	t.Helper()
 	mirror := archivetest.New(t)
 	mirror.Publish("trixie", date, packages, sources)
 	reader := &archive.Reader{Client: archive.NewClient(), Mirrors: []string{mirror.URL}}
-	s, err := reader.ReadSuite(t.Context(), "trixie", true, true)
+	s, err := reader.ReadSuite(t.Context(), "trixie", index)
 	require.NoError(t, err)
 	return s
 }
@@ -52,9 +52,9 @@ func TestBinary(t *testing.T) {
 			require.NoError(t, json.Unmarshal([]byte(optional(t, dir, "set.json")), &set))
 			var keep resolve.Keep
 			if text := optional(t, dir, "keep.json"); text != "" {
-				require.NoError(t, json.Unmarshal([]byte(text), &keep.Binary))
+				require.NoError(t, json.Unmarshal([]byte(text), &keep))
 			}
-			r, err := resolve.New(suite(t, optional(t, dir, "Packages"), ""), keep)
+			r, err := resolve.New(suite(t, "amd64", optional(t, dir, "Packages"), ""), keep)
 			require.NoError(t, err)
 			packages, err := r.Binary("s", set)
 			if want := strings.TrimSpace(optional(t, dir, "error.txt")); want != "" {
@@ -104,11 +104,11 @@ func TestSource(t *testing.T) {
 		"all others unserved": {asked: "qemu (>= 1:10.1)", drop: "pool/q/qemu_11.0.orig.tar.xz", err: "set s: source package qemu (>= 1:10.1): suite trixie lists 1:11.0-1, but no source in reach has its files", code: exitcode.Unverified},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := suite(t, "", sources)
+			s := suite(t, lock.ArchSource, "", sources)
 			if tc.drop != "" {
 				s.Drop(tc.drop)
 			}
-			r, err := resolve.New(s, resolve.Keep{Source: map[string]string{"qemu": tc.keep}})
+			r, err := resolve.New(s, resolve.Keep{"qemu": tc.keep})
 			require.NoError(t, err)
 			packages, err := r.Source("s", lock.Set{Packages: []string{tc.asked}})
 			if tc.err != "" {

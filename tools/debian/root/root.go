@@ -155,9 +155,12 @@ func (m *maker) readAll(ctx context.Context, spools []*os.File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	slices.SortFunc(m.debs, func(x, y *deb) int { return cmp.Compare(x.Package.Package, y.Package.Package) })
+	// Libraries of several architectures stand beside each other.
+	slices.SortFunc(m.debs, func(x, y *deb) int {
+		return cmp.Or(cmp.Compare(x.Package.Package, y.Package.Package), cmp.Compare(x.Arch, y.Arch))
+	})
 	for i := 1; i < len(m.debs); i++ {
-		if p := m.debs[i].Package; p.Package == m.debs[i-1].Package.Package {
+		if p := m.debs[i].Package; p.Package == m.debs[i-1].Package.Package && p.Arch == m.debs[i-1].Arch {
 			return badInput("package %s is given twice, as %s and %s", p.Package, m.debs[i-1].Version, p.Version)
 		}
 	}

@@ -115,6 +115,14 @@ func member(name string, data []byte) string {
 	return s
 }
 
+// of makes a package for an architecture.
+func of(t *testing.T, name, arch string, files ...file) string {
+	t.Helper()
+	text := strings.ReplaceAll(control(name, ""), "Architecture: all", "Architecture: "+arch)
+	return write(t, name, member("debian-binary", []byte("2.0\n")),
+		member("control.tar", tarball(t, []file{reg("control", text)})), member("data.tar", tarball(t, files)))
+}
+
 func build(t *testing.T, c root.Config) ([]byte, error) {
 	t.Helper()
 	out := t.TempDir()
@@ -365,4 +373,23 @@ func TestInterrupted(t *testing.T) {
 	left, err := os.ReadDir(out)
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// Debian marks libraries "Multi-Arch: same" when they can be installed for several
+// architectures at a time: what they share is the same in all of them.
+func TestPackagesOfSeveralArchitectures(t *testing.T) {
+	header := reg("usr/include/z.h", "the same")
+	data, err := build(t, root.Config{Debs: []string{
+		of(t, "zlib1g-dev", "s390x", header, reg("usr/lib/s390x-linux-gnu/libz.a", "big")),
+		of(t, "zlib1g-dev", "amd64", header, reg("usr/lib/x86_64-linux-gnu/libz.a", "little")),
+	}})
+	require.NoError(t, err)
+	listed := strings.Join(list(t, data), "\n")
+	require.Contains(t, listed, "usr/lib/s390x-linux-gnu/libz.a")
+	require.Contains(t, listed, "usr/lib/x86_64-linux-gnu/libz.a")
+
+	_, err = build(t, root.Config{Debs: []string{
+		of(t, "zlib1g-dev", "s390x", header), of(t, "zlib1g-dev", "amd64", reg("usr/include/z.h", "another")),
+	}})
+	require.ErrorContains(t, err, "packages contradict each other")
 }

@@ -70,14 +70,18 @@ func (m *Mirror) Asked(name string) int {
 	return m.asked[name]
 }
 
-// Publish serves a suite with these indexes. Binary packages that name no
+// Publish serves a suite with these indexes, one for each architecture that a
+// package names, and for amd64 whatever they are. Binary packages that name no
 // file get one of their own: pool/<name>_<version>.deb, with the name and
 // version as its content, as often as a field Repeat says.
 func (m *Mirror) Publish(suite, date, packages, sources string) {
-	packages = m.fill(packages)
+	indexes := map[string]string{"main/source/Sources": sources}
+	for arch, packages := range m.fill(packages) {
+		indexes["main/binary-"+arch+"/Packages"] = packages
+	}
 	var release strings.Builder
 	fmt.Fprintf(&release, "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nCodename: %s\nDate: %s\nAcquire-By-Hash: yes\nSHA256:\n", suite, date)
-	for name, text := range map[string]string{"main/binary-amd64/Packages": packages, "main/source/Sources": sources} {
+	for name, text := range indexes {
 		var b bytes.Buffer
 		z := gzip.NewWriter(&b)
 		_, _ = z.Write([]byte(text))
@@ -91,9 +95,11 @@ func (m *Mirror) Publish(suite, date, packages, sources string) {
 	m.Put("dists/"+suite+"/InRelease", []byte(release.String()))
 }
 
-// fill adds to each paragraph what an index must have.
-func (m *Mirror) fill(packages string) string {
-	var filled []string
+// fill adds to each paragraph what an index must have, and gives the index of each
+// architecture.
+func (m *Mirror) fill(packages string) map[string]string {
+	const all = "all"
+	filled := map[string][]string{"amd64": nil}
 	for paragraph := range strings.SplitSeq(strings.TrimSpace(packages), "\n\n") {
 		fields := map[string]string{}
 		for line := range strings.SplitSeq(paragraph, "\n") {
@@ -108,18 +114,28 @@ func (m *Mirror) fill(packages string) string {
 		if n, err := strconv.Atoi(fields["Repeat"]); err == nil {
 			content = bytes.Repeat(content, n)
 		}
-		path := Path(fields["Package"], fields["Version"])
+		path, arch := Path(fields["Package"], fields["Version"]), fields["Architecture"]
+		if arch == "" {
+			arch = "amd64"
+			paragraph += "\nArchitecture: amd64"
+		}
+		if arch != "amd64" {
+			path = strings.TrimSuffix(path, ".deb") + "_" + arch + ".deb"
+		}
 		if _, given := fields["Filename"]; !given {
 			paragraph += "\nFilename: " + path
 			m.Put(path, content)
 		}
-		if _, given := fields["Architecture"]; !given {
-			paragraph += "\nArchitecture: amd64"
-		}
 		paragraph += fmt.Sprintf("\nSize: %d\nSHA256: %x", len(content), sha256.Sum256(content))
-		filled = append(filled, paragraph)
+		filled[arch] = append(filled[arch], paragraph)
 	}
-	return strings.Join(filled, "\n\n") + "\n"
+	indexes := map[string]string{}
+	for arch, paragraphs := range filled {
+		if arch != all {
+			indexes[arch] = strings.Join(append(paragraphs, filled[all]...), "\n\n") + "\n"
+		}
+	}
+	return indexes
 }
 
 // Path is where Publish puts a binary package.
