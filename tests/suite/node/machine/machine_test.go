@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -128,10 +129,11 @@ func TestProcess1Ends(t *testing.T) {
 	require.Error(t, m.Restart(t.Context()))
 }
 
-// cgroupsOf gives what there is of a machine, seen from a mount of the test's own.
-func cgroupsOf(t *testing.T, name string) []string {
+// cgroupsOf gives what there is of a machine, and the processes in it, seen from a
+// mount of the test's own.
+func cgroupsOf(t *testing.T, name string) map[string][]int {
 	t.Helper()
-	var found []string
+	found := map[string][]int{}
 	result := make(chan error)
 	go func() {
 		// Mounts are the thread's alone, which ends with this.
@@ -143,7 +145,11 @@ func cgroupsOf(t *testing.T, name string) []string {
 		all, err := mountOuter("/sys")
 		for _, h := range all {
 			paths, _ := filepath.Glob(filepath.Join("/sys", h.directory(), name))
-			found = append(found, paths...)
+			for _, path := range paths {
+				pids, e := processes(path)
+				found[path] = pids
+				err = errors.Join(err, e)
+			}
 		}
 		result <- err
 	}()
@@ -164,6 +170,15 @@ func TestSweep(t *testing.T) {
 	abandoned.watchdog.wait()
 	require.NoError(t, abandoned.Close())
 	require.NotEmpty(t, cgroupsOf(t, cgroupPrefix+abandoned.id))
+	// Without a watchdog nobody waits for the machine's processes to be gone.
+	require.Eventually(t, func() bool {
+		for _, pids := range cgroupsOf(t, cgroupPrefix+abandoned.id) {
+			if len(pids) > 0 {
+				return false
+			}
+		}
+		return true
+	}, time.Minute, 20*time.Millisecond)
 
 	next, err := Start(t.Context(), options(t))
 	require.NoError(t, err)
