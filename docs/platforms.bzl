@@ -1,6 +1,6 @@
 """The table of platforms and runtime classes, for people to read."""
 
-load("//stack:platforms.bzl", "BUILT_FOR", "COMPONENTS", "OPTIONAL_COMPONENTS", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "missing_components", "overhead", "tee_selector")
+load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "missing_components", "overhead", "tee_selector")
 
 def _row(cells):
     return "| " + " | ".join(cells) + " |"
@@ -76,7 +76,7 @@ def platforms_markdown():
         "",
         "## Platforms",
         "",
-        "A platform is what one payload is made for, `//payload:<platform>`. Components are built for %s so far." % _code(BUILT_FOR),
+        "A platform is what one payload is made for: `//payload:<platform>`, and `//payload:<platform>-<architecture>` for the others than the first.",
         "",
     ] + _table(["platform", "runtime classes", "payload for", "nothing for"], _platform_rows()) + [
         "",

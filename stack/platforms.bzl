@@ -5,13 +5,16 @@ runtime class has, for each architecture, the components that it cannot run
 without. Names are upstream's.
 """
 
+load("//stack:architectures.bzl", "for_architecture", _ARCHITECTURES = "ARCHITECTURES")
+
 # Components that belong to every payload, whatever it runs: the configuration
 # of its runtime classes, and the installer.
 COMMON_COMPONENTS = ["runtimeconfig", "kata-deploy"]
 
-# What installs each component. A component without a target is known, but
-# nothing builds it yet; a platform that needs one cannot be built. `%s` is the
-# platform, for components that differ between platforms.
+# What installs each component, for amd64: for_architecture gives the others. A
+# component without a target is known, but nothing builds it yet; a platform that
+# needs one cannot be built. `%s` is the platform, for components that differ
+# between platforms.
 COMPONENTS = {
     "boot-image-se": None,
     "boot-image-se-runtime-rs": None,
@@ -24,7 +27,7 @@ COMPONENTS = {
     "kernel-nvidia-gpu": None,
     "nydus": None,
     "openvmm": None,
-    "ovmf": None,
+    "ovmf": "//stack/ovmf:ovmf",
     "ovmf-sev": "//stack/ovmf:ovmf-sev",
     "ovmf-tdx": "//stack/ovmf:ovmf-tdx",
     "qemu": "//stack/qemu:qemu",
@@ -39,7 +42,7 @@ COMPONENTS = {
     "rootfs-image-nvidia-gpu-confidential": None,
     "rootfs-image-nvidia-gpu-extension": None,
     "rootfs-initrd": "//stack/rootfs:rootfs-initrd",
-    "rootfs-initrd-confidential": None,
+    "rootfs-initrd-confidential": "//stack/rootfs:rootfs-initrd-confidential",
     "runtimeconfig": "//stack/runtimeconfig:%s",
     "shim-v2-go": "//stack/shim:shim-v2-go",
     "shim-v2-rust": None,
@@ -53,10 +56,7 @@ OPTIONAL_COMPONENTS = {
 }
 
 # The architectures, by their Go names.
-ARCHITECTURES = ["amd64", "arm64", "ppc64le", "s390x"]
-
-# The architectures that components are built for so far.
-BUILT_FOR = ["amd64"]
+ARCHITECTURES = sorted(_ARCHITECTURES.keys())
 
 _GO = ["shim-v2-go"]
 _RUST = ["shim-v2-rust"]
@@ -168,14 +168,29 @@ _TEE_LABELS = {
 # What only nodes with the TEE have: a label that node feature discovery sets.
 TEE_LABEL = {name: _TEE_LABELS[tee] for name, tee in TEE.items()}
 
-# What kind of firmware the guest of a runtime class is started by. The one for
-# SEV starts no kernel but in a guest of SEV: outside of one QEMU does not hand
-# over the digests that it compares.
-FIRMWARE = {
-    name: {"snp": "sev", "tdx": "tdx"}[tee]
-    for name, tee in TEE.items()
-    if tee in ["snp", "tdx"]
+# What kind of firmware each component of it is. The one for SEV starts no kernel
+# but in a guest of SEV: outside of one QEMU does not hand over the digests that it
+# compares.
+_FIRMWARE = {
+    "ovmf": "aavmf",
+    "ovmf-sev": "sev",
+    "ovmf-tdx": "tdx",
 }
+
+def firmware(name, arch = "amd64"):
+    """Gives what kind of firmware the guest of a runtime class is started by.
+
+    Args:
+      name: name of the runtime class.
+      arch: architecture, by its Go name.
+
+    Returns:
+      `tdx`, `sev` or `aavmf`; "" where QEMU starts the kernel itself.
+    """
+    for component in RUNTIME_CLASSES[name].get(arch, []):
+        if component in _FIRMWARE:
+            return _FIRMWARE[component]
+    return ""
 
 def has_guest(platform):
     """Tells whether a platform's payload brings a guest.
@@ -188,6 +203,43 @@ def has_guest(platform):
     """
     return any([name not in WITHOUT_GUEST for name in PLATFORMS[platform]])
 
+def guest_kind(platform, arch, runtime_classes = RUNTIME_CLASSES):
+    """Gives what a platform's payload brings as its guest.
+
+    Args:
+      platform: name of the platform.
+      arch: architecture of the payload, by its Go name.
+      runtime_classes: as RUNTIME_CLASSES.
+
+    Returns:
+      `image` for a disk with the measured root, `initrd`, `boot-image` for one file with
+      kernel and all, or `elsewhere` where the guest is not on the node.
+    """
+    if not has_guest(platform):
+        return "elsewhere"
+    components = [component for name in PLATFORMS[platform] for component in runtime_classes[name][arch]]
+    for kind, prefix in {"boot-image": "boot-image-", "image": "rootfs-image"}.items():
+        if [component for component in components if component.startswith(prefix)]:
+            return kind
+    return "initrd"
+
+def architectures_of(platform, platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES):
+    """Gives the architectures of a platform: those that all its runtime classes are for.
+
+    Args:
+      platform: name of the platform.
+      platforms: as PLATFORMS.
+      runtime_classes: as RUNTIME_CLASSES.
+
+    Returns:
+      A list of Go names, amd64 first where it is one.
+    """
+    return [
+        arch
+        for arch in ARCHITECTURES
+        if all([arch in runtime_classes[name] for name in platforms[platform]])
+    ]
+
 def main_architecture(platform):
     """Gives the architecture that a platform is tested on first.
 
@@ -197,8 +249,7 @@ def main_architecture(platform):
     Returns:
       The architecture's Go name: amd64 for all that are for it.
     """
-    architectures = RUNTIME_CLASSES[PLATFORMS[platform][0]].keys()
-    return "amd64" if "amd64" in architectures else architectures[0]
+    return architectures_of(platform)[0]
 
 def overhead(name):
     """Gives what a runtime class takes beside its containers.
@@ -315,8 +366,10 @@ def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = R
         if arch not in architectures:
             return failure("runtime class %r of platform %r is not for %s, only for %s" % (name, platform, arch, ", ".join(sorted(architectures))))
         for component in architectures[arch] + COMMON_COMPONENTS:
-            label = components[component] if arch in BUILT_FOR else None
-            found[component] = label % platform if label and "%s" in label else label
+            label = components[component]
+            if label and "%s" in label:
+                label = label % platform
+            found[component] = for_architecture(label, arch) if label else None
     return struct(components = found, error = None)
 
 def missing_components(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, components = COMPONENTS):

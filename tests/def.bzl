@@ -2,18 +2,20 @@
 
 load("@rules_go//go:def.bzl", "go_library", "go_test")
 load("@test_machine//:machine.bzl", "NODE")
-load("//stack:platforms.bzl", "FIRMWARE", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components")
+load("//payload:def.bzl", "payload_name")
+load("//stack:architectures.bzl", "for_architecture")
+load("//stack:platforms.bzl", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
 
 # The tag of the tests that a platform's verdict is made of: `kiln plan` asks
 # the cache for them. What needs hardware is not among them.
 VERDICT = "platform"
 
-def _bundle(platform):
-    return "//payload:%s.bundle" % platform
+def _bundle(payload):
+    return "//payload:%s.bundle" % payload
 
-def _payload_env(platform):
-    return {"KILN_PAYLOAD_BUNDLE": "$(rlocationpath %s)" % _bundle(platform)}
+def _payload_env(payload):
+    return {"KILN_PAYLOAD_BUNDLE": "$(rlocationpath %s)" % _bundle(payload)}
 
 def suite(name, src, deps):
     """Makes a library of a suite's source, which plain `go test` leaves out.
@@ -42,6 +44,38 @@ def suite(name, src, deps):
             "//tests:__subpackages__",
         ],
         deps = deps,
+    )
+
+def _available(platform, arch):
+    return arch in architectures_of(platform) and not missing_components(platform, arch)
+
+def _contract_test(platform, arch):
+    """Makes the test of what a platform's payload for an architecture consists of."""
+    payload = payload_name(platform, arch)
+    data, env = [_bundle(payload)], {}
+    compatible = []
+    if not _available(platform, arch):
+        compatible = ["@platforms//:incompatible"]
+    elif arch != "amd64":
+        emulator = "//tests/suite/contract:" + for_architecture("emulator", arch)
+        data.append(emulator)
+        env = {"KILN_EMULATOR": "$(rlocationpath %s)" % emulator}
+        compatible = select({
+            "//stack:with_foreign_architectures": [],
+            "//conditions:default": ["@platforms//:incompatible"],
+        })
+    go_test(
+        name = "contract" + payload.removeprefix(platform),
+        size = "medium",
+        data = data,
+        embed = ["//tests/suite/contract:contract_suite"],
+        env = _payload_env(payload) | env | {
+            "KILN_ARCH": arch,
+            "KILN_FIRMWARE": json.encode({c: firmware(c, arch) for c in PLATFORMS[platform] if firmware(c, arch)}),
+            "KILN_GUEST": guest_kind(platform, arch),
+        },
+        tags = [VERDICT] if payload == platform else [],
+        target_compatible_with = compatible,
     )
 
 def _node_test(name, platform, suite, unavailable):
@@ -94,6 +128,10 @@ def fault_tests(platform):
 def platform_tests(platform):
     """Makes the tests of one platform's payload: contract, boot, node and hardware.
 
+    All but the contract are run where the payload's programs run: on amd64. The tests of
+    the contract run programs of other architectures in an emulator, for whoever asks with
+    `--config=foreign`; that of an architecture beside the main one is `contract-<arch>`.
+
     A platform with one runtime class has the targets `boot` and `hardware`,
     one with several has `boot_<class>` and `hardware_<class>`. A runtime class
     whose guest is not on the node has neither. Where a component of the platform is
@@ -103,19 +141,9 @@ def platform_tests(platform):
     Args:
       platform: name of the platform, which is also that of its payload.
     """
-    unavailable = ["@platforms//:incompatible"] if missing_components(platform, main_architecture(platform)) else []
-    go_test(
-        name = "contract",
-        size = "medium",
-        data = [_bundle(platform)],
-        embed = ["//tests/suite/contract:contract_suite"],
-        env = _payload_env(platform) | {
-            "KILN_FIRMWARE": json.encode({c: FIRMWARE[c] for c in PLATFORMS[platform] if c in FIRMWARE}),
-            "KILN_GUEST": "node" if has_guest(platform) else "elsewhere",
-        },
-        tags = [VERDICT],
-        target_compatible_with = unavailable,
-    )
+    for arch in architectures_of(platform):
+        _contract_test(platform, arch)
+    unavailable = [] if _available(platform, "amd64") else ["@platforms//:incompatible"]
     _node_test(
         name = "node",
         platform = platform,
@@ -134,7 +162,7 @@ def platform_tests(platform):
             ],
             embed = ["//tests/suite/boot:boot_suite"],
             env = _payload_env(platform) | {
-                "KILN_FIRMWARE": FIRMWARE.get(class_, ""),
+                "KILN_FIRMWARE": firmware(class_),
                 "KILN_RUNTIME_CLASS": class_,
                 "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/testtools:root)",
             },

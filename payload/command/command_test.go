@@ -97,7 +97,7 @@ func TestPublishToTheEmbeddedRegistry(t *testing.T) {
 
 	code, stdout, stderr := payload(t, "publish", "--bundle="+path)
 	require.Equal(t, 0, code, stderr)
-	require.Contains(t, stderr, "kiln: publishing payload tdx to the embedded registry in "+filepath.Join(cache, "registry"))
+	require.Contains(t, stderr, "kiln: publishing payload tdx for amd64 to the embedded registry in "+filepath.Join(cache, "registry"))
 	require.Contains(t, stderr, "kiln: uploaded kernel, ")
 	require.Regexp(t, `(?m)^COMPONENT +VERSION +SIZE +REGISTRY$`, stdout)
 	require.Regexp(t, `(?m)^kernel +6\.12 +[0-9.]+ K?i?B +uploaded$`, stdout)
@@ -129,6 +129,48 @@ func TestPublishToTheEmbeddedRegistry(t *testing.T) {
 	code, stdout, _ = payload(t, "publish", "--bundle="+path)
 	require.Equal(t, 0, code)
 	require.Regexp(t, `(?m)^uploaded +nothing: the registry has all of it$`, stdout)
+}
+
+func TestPublishForSeveralArchitectures(t *testing.T) {
+	cache := home(t)
+	args := []string{"publish"}
+	for _, arch := range []string{"s390x", "amd64"} {
+		dir := t.TempDir()
+		spec := fakepayload.Spec(fakepayload.Components(t, dir)...)
+		spec.Arch = arch
+		for _, c := range spec.Components {
+			c.Arch = arch
+		}
+		args = append(args, "--bundle="+fakepayload.Write(t, dir, spec))
+	}
+	code, stdout, stderr := payload(t, args...)
+	require.Equal(t, 0, code, stderr)
+	require.Regexp(t, `(?m)^platform +tdx, linux/amd64$`, stdout)
+	require.Regexp(t, `(?m)^platform +tdx, linux/s390x$`, stdout)
+	require.Regexp(t, `(?m)^all +embedded/kata-deploy/tdx@sha256:[0-9a-f]{64}$`, stdout)
+	require.Regexp(t, `(?m)^index +uploaded$`, stdout)
+	for _, name := range []string{"tdx.json", "tdx-s390x.json"} {
+		require.FileExists(t, filepath.Join(cache, "receipts", name))
+	}
+
+	code, stdout, stderr = payload(t, append(args, "--output=json")...)
+	require.Equal(t, 0, code, stderr)
+	var result struct {
+		Payload  string
+		Uploaded bool
+		Payloads []struct{ Receipt receipt.Receipt }
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &result))
+	require.False(t, result.Uploaded, "it was there")
+	require.Len(t, result.Payloads, 2)
+	require.Equal(t, "amd64", result.Payloads[0].Receipt.Manifests[0].Arch)
+	require.NotContains(t, []string{result.Payloads[0].Receipt.Digest, result.Payloads[1].Receipt.Digest}, result.Payload[strings.Index(result.Payload, "@")+1:])
+
+	// What cannot be joined is found out before anything is sent.
+	home(t)
+	code, _, stderr = payload(t, "publish", args[1], args[1])
+	require.Equal(t, exitcode.BadInput, code)
+	require.Equal(t, "error: joining payloads: two are for s390x\n", stderr)
 }
 
 func TestPublishGoesThroughAProcessThatServes(t *testing.T) {

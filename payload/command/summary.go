@@ -3,12 +3,14 @@ package command
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -156,7 +158,49 @@ func (s *summary) addFiles(b *bundle.Bundle) {
 	}
 }
 
-func (s *summary) print(w io.Writer, format outputFormat) error {
+// joinedSummary is what publish prints of a platform's payloads for several
+// architectures.
+type joinedSummary struct {
+	// Payload is the index of all, by digest.
+	Payload  string `json:"payload"`
+	Uploaded bool   `json:"uploaded"`
+	// Payloads are those of the architectures, in the order of the index.
+	Payloads []*summary `json:"payloads"`
+}
+
+func newJoinedSummary(index []byte, uploaded bool, payloads []*summary) *joinedSummary {
+	slices.SortFunc(payloads, func(x, y *summary) int {
+		return strings.Compare(x.Receipt.Manifests[0].Arch, y.Receipt.Manifests[0].Arch)
+	})
+	all := *payloads[0].Receipt
+	all.Digest = fmt.Sprintf("sha256:%x", sha256.Sum256(index))
+	return &joinedSummary{Payload: all.Reference(), Uploaded: uploaded, Payloads: payloads}
+}
+
+func (s *joinedSummary) print(w io.Writer, format outputFormat) error {
+	return printResult(w, format, s)
+}
+
+func (s *joinedSummary) text(out io.Writer) error {
+	for _, p := range s.Payloads {
+		if err := p.text(out); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+	}
+	index := "uploaded"
+	if !s.Uploaded {
+		index = "reused"
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(w, "all\t%s\nindex\t%s\n", s.Payload, index)
+	return w.Flush()
+}
+
+func (s *summary) print(w io.Writer, format outputFormat) error { return printResult(w, format, s) }
+
+// printResult prints a result for programs or for people, all of it or nothing.
+func printResult(w io.Writer, format outputFormat, s interface{ text(io.Writer) error }) error {
 	var out bytes.Buffer
 	if format == jsonOutput {
 		enc := json.NewEncoder(&out)

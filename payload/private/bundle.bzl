@@ -16,17 +16,18 @@ def rlocation(ctx, file):
         return file.short_path[len("../"):]
     return ctx.workspace_name + "/" + file.short_path
 
-def write_bundle(ctx, payload):
+def write_bundle(ctx, payload, suffix = ""):
     """Writes the document that says where a payload's files are.
 
     Args:
       ctx: the rule's context.
       payload: a PayloadInfo.
+      suffix: what tells it from another document of the target.
 
     Returns:
       The document, a File.
     """
-    out = ctx.actions.declare_file(ctx.label.name + ".json")
+    out = ctx.actions.declare_file(ctx.label.name + suffix + ".json")
     ctx.actions.write(
         output = out,
         content = json.encode_indent(

@@ -1,8 +1,9 @@
 """The macros that make the targets of a payload."""
 
-load("//stack:platforms.bzl", "PLATFORMS", "has_guest", "main_architecture", "missing_components", "resolve")
+load("//stack:architectures.bzl", "for_architecture", "tags_for")
+load("//stack:platforms.bzl", "PLATFORMS", "architectures_of", "has_guest", "main_architecture", "missing_components", "resolve")
 load(":bundle.bzl", "payload_bundle", "payload_receipt")
-load(":launcher.bzl", "payload_inspect", "payload_publish")
+load(":launcher.bzl", "payload_inspect", "payload_publish", "payload_publish_all")
 load(":payload_image.bzl", "payload_image")
 load(":unavailable.bzl", "unavailable")
 
@@ -80,28 +81,54 @@ def kata_payload(name, platform, arch = "amd64", components = None, configuratio
     classes = PLATFORMS[platform]
     payload_targets(
         name = name,
-        agent = "//stack/agent:agent" if has_guest(platform) else None,
+        agent = for_architecture("//stack/agent:agent", arch) if has_guest(platform) else None,
         arch = arch,
         components = components,
-        configurations = ["//stack/runtimeconfig:configuration-" + c for c in classes] if configurations == None else configurations,
+        configurations = [for_architecture("//stack/runtimeconfig:configuration-" + c, arch) for c in classes] if configurations == None else configurations,
         expected = expected,
         inputs = inputs,
         lacks = [component for component in resolved.components if component not in expected],
         platform = platform,
         runtime_classes = classes,
+        tags = tags_for(arch),
         **kwargs
     )
 
+def payload_name(platform, arch):
+    """Gives the name of a platform's payload for an architecture.
+
+    Args:
+      platform: name of the platform.
+      arch: the architecture, by its Go name.
+
+    Returns:
+      The name of its target in //payload.
+    """
+    return platform if arch == main_architecture(platform) else "%s-%s" % (platform, arch)
+
 def kata_payloads(**kwargs):
-    """Makes the payload of every platform of the table, each by its platform's name.
+    """Makes the payload of every platform of the table, for each of its architectures.
+
+    That for the platform's main architecture has the platform's name, the others are
+    `<platform>-<architecture>`. `<platform>-all.publish` publishes all that can be built,
+    with one index.
 
     Args:
       **kwargs: what kata_payload takes for all of them.
     """
     for platform in PLATFORMS:
-        kata_payload(
-            name = platform,
-            arch = main_architecture(platform),
-            platform = platform,
-            **kwargs
-        )
+        for arch in architectures_of(platform):
+            kata_payload(
+                name = payload_name(platform, arch),
+                arch = arch,
+                platform = platform,
+                **kwargs
+            )
+        built = [arch for arch in architectures_of(platform) if not missing_components(platform, arch)]
+        if len(built) > 1:
+            payload_publish_all(
+                name = platform + "-all.publish",
+                payloads = [payload_name(platform, arch) for arch in built],
+                tags = ["manual"],
+                visibility = kwargs.get("visibility"),
+            )

@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kiln-build/kiln/payload/bundle"
@@ -127,6 +128,37 @@ func CheckChannel(c Channel, r *receipt.Receipt) error {
 
 // Publish puts the payload into the registry.
 func Publish(ctx context.Context, b *bundle.Bundle, o Options) (*Result, error) {
+	res, err := newPublisher(b, o).publish(ctx)
+	if err != nil {
+		return nil, explain(o.Repository, err)
+	}
+	return res, nil
+}
+
+// Index puts an index of images that are published already into the registry, and
+// tells whether it was new there.
+func Index(ctx context.Context, index []byte, o Options) (uploaded bool, err error) {
+	p := newPublisher(nil, o)
+	pusher, err := remote.NewPusher(p.remote...)
+	if err != nil {
+		return false, fmt.Errorf("preparing to push: %w", err)
+	}
+	if uploaded, err = p.manifest(ctx, pusher, document(index)); err == nil {
+		err = p.tag(ctx, pusher, document(index))
+	}
+	if err != nil {
+		return false, explain(o.Repository, err)
+	}
+	return uploaded, nil
+}
+
+// document is an index of which nobody need look for what it names.
+type document []byte
+
+func (d document) RawManifest() ([]byte, error)        { return d, nil }
+func (d document) MediaType() (types.MediaType, error) { return types.OCIImageIndex, nil }
+
+func newPublisher(b *bundle.Bundle, o Options) *publisher {
 	p := &publisher{Options: o, bundle: b}
 	if p.Transport == nil {
 		p.Transport = NewTransport(DefaultIdle)
@@ -148,11 +180,7 @@ func Publish(ctx context.Context, b *bundle.Bundle, o Options) (*Result, error) 
 		remote.WithUserAgent("kiln"),
 		remote.WithJobs(p.Jobs),
 	}
-	res, err := p.publish(ctx)
-	if err != nil {
-		return nil, explain(o.Repository, err)
-	}
-	return res, nil
+	return p
 }
 
 type publisher struct {
@@ -241,13 +269,18 @@ func (p *publisher) publish(ctx context.Context) (*Result, error) {
 			res.UploadedManifests++
 		}
 	}
-	if p.Tag != "" {
-		tag := p.Repository.Tag(p.Tag)
-		if err := pusher.Put(ctx, tag, index); err != nil {
-			return nil, fmt.Errorf("moving tag %s: %w", p.Tag, err)
-		}
+	return res, p.tag(ctx, pusher, index)
+}
+
+// tag moves the tag, if one was asked for.
+func (p *publisher) tag(ctx context.Context, pusher *remote.Pusher, index remote.Taggable) error {
+	if p.Tag == "" {
+		return nil
 	}
-	return res, nil
+	if err := pusher.Put(ctx, p.Repository.Tag(p.Tag), index); err != nil {
+		return fmt.Errorf("moving tag %s: %w", p.Tag, err)
+	}
+	return nil
 }
 
 // blob uploads a layer unless the registry has it.

@@ -2,10 +2,12 @@
 # Builds the guest kernel inside the build root (see tools/component: root_component).
 #
 #   /src/linux-source.deb   Debian's package of the kernel source
-#   /src/fragments/         what is asked of the configuration (profile "full")
+#   /src/fragments/         what is asked of the configuration (profile "full"), in a directory of
+#                           the architecture's name what is asked of one alone
 #   /src/tiny.config        the same for the profile "tiny"
 #   /src/extra.config       asked last, so it overrides the rest
-#   /src/debug.config       what the debug kernel has beside that
+#   /src/debug/             what the debug kernel has beside that
+#   ARCH, CROSS_COMPILE     the kernel's names of the architecture, and of a compiler for it
 #   PROFILE                 full | tiny: configures, compiles one file, and installs that in the
 #                           kernel's place, so that a payload can be described with it
 #   VERSION                 version of the package, as the lock pins it
@@ -14,11 +16,31 @@ set -euo pipefail
 
 step() { echo "kiln: step: $*"; }
 
+# What to make, and where the build puts what a virtual machine boots: `compressed` becomes
+# vmlinuz, `plain` vmlinux.
+case $ARCH in
+arm64) target=Image.gz compressed=arch/arm64/boot/Image.gz plain=arch/arm64/boot/Image ;;
+# QEMU starts the ELF file, and so does its firmware, where Debian's kernel is one as well.
+powerpc) target=vmlinux compressed=vmlinux plain=vmlinux ;;
+# The ELF file at the top is not one to boot: it has no decompressor, and nothing relocates it.
+s390) target=bzImage compressed=arch/s390/boot/bzImage plain=arch/s390/boot/vmlinux ;;
+x86_64) target=bzImage compressed=arch/x86/boot/bzImage plain=vmlinux ;;
+*)
+	echo "kiln: unknown architecture '$ARCH': it is arm64, powerpc, s390 or x86_64" >&2
+	exit 2
+	;;
+esac
+
 share=$DESTDIR/opt/kata/share/kata-containers
 
 step "unpack the source"
-# A guest on x86 needs about a third of the tree. Kconfig reads all Kconfig files, so those stay
-# (crypto's sources arch/*/crypto/Kconfig of every architecture), and arch/um, which fs/hostfs reads.
+# A guest needs about a third of the tree. Kconfig reads Kconfig files of all architectures, so those
+# stay, and arch/um, which fs/hostfs reads.
+foreign=()
+for arch in alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc \
+	powerpc riscv s390 sh sparc x86 xtensa; do
+	[ "$arch" = "${ARCH%_64}" ] || foreign+=("--exclude=*/arch/$arch/boot/*" "--exclude=*/arch/$arch/*.[chS]")
+done
 mkdir -p /build/linux
 data=$(ar t /src/linux-source.deb | grep '^data[.]tar')
 ar p /src/linux-source.deb "$data" |
@@ -38,11 +60,10 @@ ar p /src/linux-source.deb "$data" |
 		--exclude='*/sound/*.[chS]' \
 		--exclude='*/tools/perf/*' \
 		--exclude='*/tools/testing/*' \
-		--no-wildcards-match-slash \
-		--exclude='*/arch/[a-tv-w]*/[!Kc]*'
+		"${foreign[@]}"
 
 cd /build/linux
-export ARCH=x86_64
+export ARCH CROSS_COMPILE
 KBUILD_BUILD_TIMESTAMP=$(date -u -d "@$SOURCE_DATE_EPOCH")
 export KBUILD_BUILD_TIMESTAMP
 export KBUILD_BUILD_USER=kiln KBUILD_BUILD_HOST=kiln KBUILD_BUILD_VERSION=1
@@ -57,7 +78,7 @@ esac
 
 step "configure $kernel ($PROFILE)"
 case $PROFILE in
-full) cat /src/fragments/*.config >/build/asked.config ;;
+full) cat /src/fragments/*.config "/src/fragments/$ARCH"/*.config >/build/asked.config ;;
 tiny) cat /src/tiny.config >/build/asked.config ;;
 *)
 	echo "kiln: unknown kernel profile '$PROFILE': it is full or tiny" >&2
@@ -90,30 +111,40 @@ if [ "$PROFILE" = tiny ]; then
 	exit
 fi
 
+# install_kernel puts what was compiled into two files: vmlinuz, and vmlinux without symbols.
+install_kernel() {
+	case $plain in
+	*vmlinux) "${CROSS_COMPILE}strip" --strip-all -o "$2" "$plain" ;;
+	*) cp "$plain" "$2" ;;
+	esac
+	case $compressed in
+	*vmlinux) cp "$2" "$1" ;;
+	*) cp "$compressed" "$1" ;;
+	esac
+	chmod 0644 "$1" "$2"
+}
+
 step "compile"
-make -s -j"$KILN_JOBS" bzImage
+make -s -j"$KILN_JOBS" "$target"
 
 step "install"
-install -m 0644 arch/x86/boot/bzImage "$share/vmlinuz-$suffix"
-strip --strip-all -o "$share/vmlinux-$suffix" vmlinux
-chmod 0644 "$share/vmlinux-$suffix"
+install_kernel "$share/vmlinuz-$suffix" "$share/vmlinux-$suffix"
 ln -s "vmlinuz-$suffix" "$share/vmlinuz.container"
 ln -s "vmlinux-$suffix" "$share/vmlinux.container"
 cp "$share/vmlinuz-$suffix" "$OUT/vmlinuz"
 
-# Made after the other in the same tree: what debug.config does not touch is compiled once.
+# Made after the other in the same tree: what debug/ does not touch is compiled once.
 step "compile the debug kernel"
-configure /build/asked.config /src/debug.config
+configure /build/asked.config /src/debug/*.config
 touch /build/debug.stamp
-make -s -j"$KILN_JOBS" bzImage
+make -s -j"$KILN_JOBS" "$target"
 all=$(find . -name '*.o' | wc -l)
 again=$(find . -name '*.o' -newer /build/debug.stamp | wc -l)
 step "compiled $again of $all objects again"
 if ((again * 4 > all)); then
-	echo "kiln: an option in debug.config is read by $again of the kernel's $all objects, which doubles the build:" \
+	echo "kiln: an option in debug/ is read by $again of the kernel's $all objects, which doubles the build:" \
 		"leave it out, or ask for it in fragments/ for both kernels" >&2
 	exit 1
 fi
 cp .config "$OUT/config-debug"
-cp arch/x86/boot/bzImage "$OUT/vmlinuz-debug"
-strip --strip-all -o "$OUT/vmlinux-debug" vmlinux
+install_kernel "$OUT/vmlinuz-debug" "$OUT/vmlinux-debug"

@@ -1,9 +1,11 @@
 #!/bin/bash
-# Builds the firmware of one TEE inside the build root (see tools/component: root_component).
+# Builds a firmware inside the build root (see tools/component: root_component).
 #
 #   /src/orig.tar.xz, /src/debian.tar.xz   Debian's source package of edk2
-#   /src/trim.txt, /src/trim-own.txt       modules to leave out
-#   FIRMWARE                               tdx | sev
+#   /src/trim/                             lists of modules to leave out
+#   FIRMWARE                               tdx | sev | aavmf, which is for arm64
+#   CROSS_COMPILE                          compiler for its architecture, as a prefix; empty for
+#                                          that of the root
 #   VERSION                                version of the package, as the lock pins it
 #
 # Debian's own package of the TDX firmware enrols keys and demands signed kernels; the guest kernel
@@ -15,14 +17,20 @@ step() { echo "kiln: step: $*"; }
 # The GUIDs, in bytes as stored, are those of entries in the table at the end of the firmware.
 case $FIRMWARE in
 tdx)
+	arch=X64
 	platform=OvmfPkg/IntelTdx/IntelTdxX64
+	descriptions=("$platform.dsc" "$platform.fdf")
+	options=(-D FD_SIZE_4MB)
 	built=Build/IntelTdx
 	installed=OVMF.inteltdx.fd
 	# Without the TDX metadata QEMU starts no trust domain.
 	required=('\x35\x65\x7a\xe4\x4a\x98\x98\x47\x86\x5e\x46\x85\xa7\xbf\x8e\xc2')
 	;;
 sev)
+	arch=X64
 	platform=OvmfPkg/AmdSev/AmdSevX64
+	descriptions=("$platform.dsc" "$platform.fdf")
+	options=(-D FD_SIZE_4MB)
 	built=Build/AmdSev
 	installed=AMDSEV.fd
 	# The SEV metadata, which SNP needs, and the place where QEMU puts the digests of kernel,
@@ -32,8 +40,16 @@ sev)
 		'\x1f\x37\x55\x72\x3b\x3a\x04\x4b\x92\x7b\x1d\xa6\xef\xa8\xd4\x54'
 	)
 	;;
+aavmf)
+	arch=AARCH64
+	platform=ArmVirtPkg/ArmVirtQemu
+	# What the volume holds is described in a part of the flash description.
+	descriptions=("$platform.dsc" "${platform}FvMain.fdf.inc")
+	options=(-D NETWORK_ENABLE=FALSE)
+	built=Build/ArmVirtQemu-AARCH64
+	;;
 *)
-	echo "kiln: unknown firmware '$FIRMWARE': it is tdx or sev" >&2
+	echo "kiln: unknown firmware '$FIRMWARE': it is tdx, sev or aavmf" >&2
 	exit 2
 	;;
 esac
@@ -50,10 +66,10 @@ for patch in $(sed '/^[ \t]*\(#\|$\)/d' debian/patches/series); do
 done
 
 step "trim the platform"
-cat /src/trim.txt /src/trim-own.txt >/build/trim.txt
-for description in $platform.dsc $platform.fdf; do
-	bash /src/trim.sh /build/trim.txt $description >/build/trimmed
-	cp /build/trimmed $description
+cat /src/trim/* >/build/trim.txt
+for description in "${descriptions[@]}"; do
+	bash /src/trim.sh /build/trim.txt "$description" >/build/trimmed
+	cp /build/trimmed "$description"
 done
 # What runs before a build of the SEV firmware is there to make GRUB.
 sed -i '/^ *PREBUILD\b/d' $platform.dsc
@@ -84,8 +100,9 @@ make -s -C BaseTools/Source/C -j"$KILN_JOBS" ARCH=X64 >/build/tools.log 2>&1 || 
 }
 
 step "build the firmware"
-build -n "$KILN_JOBS" -a X64 -t GCCNOLTO -b RELEASE -p $platform.dsc \
-	-D BUILD_SHELL=FALSE -D SECURE_BOOT_ENABLE=FALSE -D FD_SIZE_4MB \
+export "GCCNOLTO_${arch}_PREFIX=$CROSS_COMPILE"
+build -n "$KILN_JOBS" -a $arch -t GCCNOLTO -b RELEASE -p $platform.dsc \
+	-D BUILD_SHELL=FALSE -D SECURE_BOOT_ENABLE=FALSE "${options[@]}" \
 	--pcd PcdFirmwareVendor=L"Kiln\\0" \
 	--pcd PcdFirmwareVersionString=L"$VERSION\\0" \
 	--pcd PcdFirmwareReleaseDateString=L"$(date -u -d "@$SOURCE_DATE_EPOCH" +%m/%d/%Y)\\0" \
@@ -95,6 +112,18 @@ build -n "$KILN_JOBS" -a X64 -t GCCNOLTO -b RELEASE -p $platform.dsc \
 }
 
 step "check and install"
+if [ "$FIRMWARE" = aavmf ]; then
+	share=$DESTDIR/opt/kata/share/aavmf
+	mkdir -p "$share"
+	for part in EFI:CODE VARS:VARS; do
+		file=$share/AAVMF_${part#*:}.fd
+		cp "$built/RELEASE_GCCNOLTO/FV/QEMU_${part%:*}.fd" "$file"
+		# The machine virt has two flash chips of this size.
+		truncate -s 64M "$file"
+		chmod 0644 "$file"
+	done
+	exit
+fi
 firmware=$built/RELEASE_GCCNOLTO/FV/OVMF.fd
 for guid in "${required[@]}"; do
 	# shellcheck disable=SC2059

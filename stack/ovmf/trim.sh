@@ -25,7 +25,7 @@ awk '
 	END {
 		for (module in drop) {
 			if (drop[module]) continue
-			printf "%s does not have %s, which trim.txt drops: take it off the list\n", FILENAME, module > "/dev/stderr"
+			printf "%s does not have %s, which the list drops: take it off\n", FILENAME, module > "/dev/stderr"
 			failed = 1
 		}
 		exit failed

@@ -1,16 +1,25 @@
 #!/bin/bash
-# Builds QEMU for x86_64 guests inside the build root (see tools/component: root_component).
+# Builds QEMU for guests of the host's architecture inside the build root (see tools/component:
+# root_component).
 #
 #   /src/orig.tar.xz, /src/debian.tar.xz   Debian's source package of QEMU
 #   /src/devices.mak                       the devices to build
 #   /src/required.txt                      what the result must offer
+#   /src/qemu-system-data.deb              firmware, for those that cannot do without
+#   /src/sysroot.tar.zst                   libraries of another architecture, if it is for one
 #   VERSION                                version of the package, as the lock pins it
+#   TARGET                                 QEMU's name of the architecture
+#   CROSS_COMPILE                          compiler for it, as a prefix; empty for that of the root
+#   EMULATOR                               runs its programs here; empty where nothing has to
 set -euo pipefail
 
 step() { echo "kiln: step: $*"; }
 
 prefix=/opt/kata
 firmware=$DESTDIR$prefix/share/kata-qemu/qemu
+program=qemu-system-$TARGET
+emulator=()
+[ -z "$EMULATOR" ] || emulator=("$EMULATOR")
 
 step "unpack the source"
 mkdir -p /build/qemu
@@ -33,7 +42,17 @@ step "patch"
 for patch in disable-pycotap skip-unpack-edk2-blobs skip-install-dtb; do
 	patch -p1 -s <debian/patches/$patch.patch
 done
-cp /src/devices.mak configs/devices/x86_64-softmmu/kiln.mak
+cp /src/devices.mak "configs/devices/$TARGET-softmmu/kiln.mak"
+
+options=()
+if [ -n "$CROSS_COMPILE" ]; then
+	step "unpack the libraries for ${CROSS_COMPILE%-}"
+	mkdir /build/sysroot
+	tar --no-same-owner -xf /src/sysroot.tar.zst -C /build/sysroot
+	export PKG_CONFIG=pkg-config PKG_CONFIG_SYSROOT_DIR=/build/sysroot
+	export PKG_CONFIG_LIBDIR=/build/sysroot/usr/lib/${CROSS_COMPILE%-}/pkgconfig:/build/sysroot/usr/share/pkgconfig
+	options+=("--cross-prefix=$CROSS_COMPILE" "--cc=${CROSS_COMPILE}gcc --sysroot=/build/sysroot" --host-cc=gcc)
+fi
 
 step "configure $upstream"
 # configure makes a Python environment. It can take pip from where it is; otherwise it installs it
@@ -44,8 +63,8 @@ for wheel in /usr/share/python-wheels/{pip,setuptools}-*.whl; do
 done
 export PYTHONPATH=/build/python PYTHONDONTWRITEBYTECODE=1
 cd /build/out
-if ! /build/qemu/configure \
-	--target-list=x86_64-softmmu \
+if ! /build/qemu/configure "${options[@]}" \
+	--target-list="$TARGET-softmmu" \
 	--static \
 	--prefix=$prefix \
 	--datadir=$prefix/share/kata-qemu \
@@ -57,7 +76,7 @@ if ! /build/qemu/configure \
 	--disable-download \
 	--without-default-features \
 	--without-default-devices \
-	--with-devices-x86_64=kiln \
+	--with-devices-"$TARGET"=kiln \
 	--enable-trace-backends=nop \
 	--disable-debug-info \
 	--disable-install-blobs \
@@ -82,39 +101,61 @@ if ! /build/qemu/configure \
 fi
 
 step "compile"
-ninja -j"$KILN_JOBS" qemu-system-x86_64
-# configure wants a compiler that links 32-bit programs for these; they are 16-bit code and need none.
-cat >pc-bios/optionrom/config.mak <<'EOF'
+ninja -j"$KILN_JOBS" "$program"
+
+step "check devices and objects"
+bash /src/check-required.sh /src/required.txt "${emulator[@]}" "./$program"
+
+step "install"
+install -D -m 0755 "$program" "$DESTDIR$prefix/bin/$program"
+"${CROSS_COMPILE}strip" "$DESTDIR$prefix/bin/$program"
+install -d -m 0755 "$firmware"
+# install_data installs firmware out of Debian's package of it.
+install_data() {
+	ar p /src/qemu-system-data.deb data.tar.xz | tar -xJO "./usr/share/qemu/$1" >"$firmware/$1"
+	chmod 0644 "$firmware/$1"
+}
+machine=
+case $TARGET in
+# The machine virt starts a kernel, or the firmware that the configuration names.
+aarch64) machine=virt ;;
+ppc64)
+	machine=pseries
+	install_data slof.bin
+	;;
+s390x)
+	machine=s390-ccw-virtio
+	install_data s390-ccw.img
+	;;
+x86_64)
+	machine=q35
+	# configure wants a compiler that links 32-bit programs for these; they are 16-bit code and need none.
+	cat >pc-bios/optionrom/config.mak <<'EOF'
 TOPSRC_DIR = /build/qemu
 CC = gcc
 OBJCOPY = objcopy
 PYTHON = python3
 EOF
-make -s -C pc-bios/optionrom all
-
-step "check devices and objects"
-bash /src/check-required.sh ./qemu-system-x86_64 /src/required.txt
-
-step "install"
-install -D -m 0755 -s qemu-system-x86_64 "$DESTDIR$prefix/bin/qemu-system-x86_64"
-# Direct kernel boot without firmware of one's own needs SeaBIOS and these option ROMs.
-install -d -m 0755 "$firmware"
-install -m 0644 /usr/share/seabios/bios-256k.bin "$firmware/"
-for rom in kvmvapic linuxboot linuxboot_dma pvh; do
-	install -m 0644 pc-bios/optionrom/$rom.bin "$firmware/"
-done
+	make -s -C pc-bios/optionrom all
+	# Direct kernel boot without firmware of one's own needs SeaBIOS and these option ROMs.
+	install -m 0644 /usr/share/seabios/bios-256k.bin "$firmware/"
+	for rom in kvmvapic linuxboot linuxboot_dma pvh; do
+		install -m 0644 pc-bios/optionrom/$rom.bin "$firmware/"
+	done
+	;;
+esac
 
 step "check that the binary works where it is and elsewhere"
 # A static binary asks nothing of the host, and QEMU finds its ROMs from where it was started.
-if readelf -d "$DESTDIR$prefix/bin/qemu-system-x86_64" | grep -q NEEDED; then
-	echo "kiln: qemu-system-x86_64 needs shared libraries:" >&2
-	readelf -d "$DESTDIR$prefix/bin/qemu-system-x86_64" | grep NEEDED >&2
+if readelf -d "$DESTDIR$prefix/bin/$program" | grep -q NEEDED; then
+	echo "kiln: $program needs shared libraries:" >&2
+	readelf -d "$DESTDIR$prefix/bin/$program" | grep NEEDED >&2
 	exit 1
 fi
 mkdir /tmp/elsewhere
 cp -a "$DESTDIR$prefix/." /tmp/elsewhere/
 # -S stops before the first instruction: the machine is complete, firmware loaded.
-if ! echo quit | /tmp/elsewhere/bin/qemu-system-x86_64 -machine q35,accel=tcg -cpu max -m 128 -S \
+if ! echo quit | "${emulator[@]}" "/tmp/elsewhere/bin/$program" -machine "$machine,accel=tcg" -cpu max -m 256 -S \
 	-nodefaults -display none -monitor stdio >/tmp/elsewhere.log 2>&1; then
 	cat /tmp/elsewhere.log >&2
 	exit 1

@@ -36,7 +36,7 @@ func TestCheckRequired(t *testing.T) {
 			required := filepath.Join(t.TempDir(), "required.txt")
 			require.NoError(t, os.WriteFile(required, []byte(tt.required), 0o600))
 			var stderr bytes.Buffer
-			cmd := exec.Command("bash", "check-required.sh", qemu, required)
+			cmd := exec.Command("bash", "check-required.sh", required, "env", "FOREIGN=1", qemu)
 			cmd.Stderr = &stderr
 			err := cmd.Run()
 			if len(tt.missing) == 0 {

@@ -2,7 +2,9 @@
 # Makes a guest image: the pinned guest packages and the agent in one erofs, the
 # dm-verity tree over it, and a disk image that holds both; or an initrd of the same.
 #
-#   VARIANT   base | confidential | initrd
+#   VARIANT   base | confidential | initrd | initrd-confidential
+#   SUITE     release of Debian that the packages are of, as it is part of the name of the
+#             installed file
 #
 # Nothing here may depend on time, order or chance: the root hash goes into the
 # kernel command line and from there into what a TEE measures.
@@ -20,19 +22,23 @@ readonly MIB=1048576
 
 case $VARIANT in
 base)
-  readonly NAME=kata-debian-trixie.image
+  readonly NAME=kata-debian-$SUITE.image
   readonly LINK=kata-containers.img
   ;;
 confidential)
-  readonly NAME=kata-debian-trixie-confidential.image
+  readonly NAME=kata-debian-$SUITE-confidential.image
   readonly LINK=kata-containers-confidential.img
   ;;
 initrd)
-  readonly NAME=kata-debian-trixie.initrd
+  readonly NAME=kata-debian-$SUITE.initrd
   readonly LINK=kata-containers-initrd.img
   ;;
+initrd-confidential)
+  readonly NAME=kata-debian-$SUITE-confidential.initrd
+  readonly LINK=kata-containers-initrd-confidential.img
+  ;;
 *)
-  echo "kiln: unknown variant '$VARIANT' of the guest: it is base, confidential or initrd" >&2
+  echo "kiln: unknown variant '$VARIANT' of the guest: it is base, confidential, initrd or initrd-confidential" >&2
   exit 2
   ;;
 esac
@@ -189,11 +195,10 @@ make_initrd() {
 main() {
   make_root /build/root
   mkdir -p "$SHARE"
-  if [ "$VARIANT" = initrd ]; then
-    make_initrd /build/root
-  else
-    make_image /build/root
-  fi
+  case $VARIANT in
+  initrd*) make_initrd /build/root ;;
+  *) make_image /build/root ;;
+  esac
   ln -s "$NAME" "$SHARE/$LINK"
 }
 

@@ -21,7 +21,7 @@ func main() {
 }
 
 func newCommand() *cobra.Command {
-	var template, name, prefix, output, rootHash, paramsVariable, image string
+	var template, name, prefix, arch, output, rootHash, paramsVariable, image, initrd string
 	var set []string
 	cmd := &cobra.Command{
 		Use:           "runtimeconfig --template=FILE --output=FILE",
@@ -37,12 +37,17 @@ func newCommand() *cobra.Command {
 			if name == "" {
 				name = template
 			}
+			defaults, err := configuration.Defaults(prefix, arch)
+			if err != nil {
+				return err
+			}
 			spec := configuration.Spec{
 				Name:     name,
 				Template: string(text),
-				Defaults: configuration.Defaults(prefix),
+				Defaults: defaults,
 				Set:      map[string]string{},
 				Image:    image,
+				Initrd:   initrd,
 			}
 			for _, s := range set {
 				key, value, ok := strings.Cut(s, "=")
@@ -73,9 +78,11 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&template, "template", "", "the template, with variables @NAME@")
 	flags.StringVar(&name, "template-name", "", "what errors call the template")
 	flags.StringVar(&prefix, "prefix", "/opt/kata", "where the payload is installed")
+	flags.StringVar(&arch, "arch", "amd64", "architecture of the node, by Go's name")
 	flags.StringVar(&output, "output", "", "the configuration to write")
 	flags.StringArrayVar(&set, "set", nil, "value of a variable, NAME=VALUE (repeatable)")
 	flags.StringVar(&image, "image", "", "guest image on the node, in place of the initrd that the template names")
+	flags.StringVar(&initrd, "initrd", "", "guest initrd on the node, in place of the image that the template names")
 	flags.StringVar(&rootHash, "root-hash", "", "root_hash_<variant>.txt of the guest image")
 	flags.StringVar(&paramsVariable, "kernel-params-variable", "", "variable that holds the kernel parameters, to which those for dm-verity are added")
 	return cmd

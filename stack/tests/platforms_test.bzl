@@ -1,7 +1,7 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "COMPONENTS", "FIRMWARE", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "has_guest", "main_architecture", "missing_components", "resolve", "runtime_class", "validate")
+load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "main_architecture", "missing_components", "resolve", "runtime_class", "validate")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -49,16 +49,44 @@ def _snp_impl(ctx):
 snp_test = unittest.make(_snp_impl)
 
 def _buildable_impl(ctx):
-    """All platforms can be built but that for IBM Z."""
+    """What can be built, for which architectures."""
     env = unittest.begin(ctx)
-    asserts.equals(env, ["coco-dev", "qemu", "remote", "snp", "tdx"], [
-        platform
+    asserts.equals(env, {
+        "coco-dev": ["amd64", "s390x"],
+        "qemu": ["amd64", "arm64", "ppc64le", "s390x"],
+        "remote": ["amd64", "ppc64le", "s390x"],
+        "se": [],
+        "snp": ["amd64"],
+        "tdx": ["amd64"],
+    }, {
+        platform: [arch for arch in architectures_of(platform) if not missing_components(platform, arch)]
         for platform in PLATFORMS
-        if not missing_components(platform, main_architecture(platform))
-    ])
+    })
     return unittest.end(env)
 
 buildable_test = unittest.make(_buildable_impl)
+
+def _foreign_impl(ctx):
+    """Components of other architectures are targets of their own, with the same names."""
+    env = unittest.begin(ctx)
+    asserts.equals(env, [
+        "//stack/shim:shim-v2-go-s390x",
+        "//stack/runtimeconfig:remote-s390x",
+        "//deploy:kata-deploy-s390x",
+    ], resolve("remote", "s390x").components.values())
+    asserts.equals(env, "amd64", main_architecture("remote"))
+    asserts.equals(env, "s390x", main_architecture("se"))
+    asserts.equals(env, ["amd64", "arm64", "ppc64le", "s390x"], architectures_of("qemu"))
+    for kind, row in {
+        "boot-image": ("se", "s390x"),
+        "elsewhere": ("remote", "ppc64le"),
+        "image": ("qemu", "s390x"),
+        "initrd": ("qemu", "ppc64le"),
+    }.items():
+        asserts.equals(env, kind, guest_kind(*row))
+    return unittest.end(env)
+
+foreign_test = unittest.make(_foreign_impl)
 
 def _virtiofs_impl(ctx):
     """What is not confidential shares directories of the host with its guest."""
@@ -71,15 +99,15 @@ def _virtiofs_impl(ctx):
 virtiofs_test = unittest.make(_virtiofs_impl)
 
 def _firmware_impl(ctx):
-    """A runtime class has a kind of firmware if and only if it has firmware of a TEE."""
+    """A runtime class has a kind of firmware if and only if it has a component of it."""
     env = unittest.begin(ctx)
-    asserts.equals(env, FIRMWARE, {
-        name: component.removeprefix("ovmf-")
-        for name, architectures in RUNTIME_CLASSES.items()
-        for components in architectures.values()
-        for component in components
-        if component.startswith("ovmf-")
-    })
+    for name, architectures in RUNTIME_CLASSES.items():
+        for arch, components in architectures.items():
+            asserts.equals(env, [c for c in components if c.startswith("ovmf")] != [], firmware(name, arch) != "", "%s on %s" % (name, arch))
+    asserts.equals(env, "sev", firmware("qemu-snp"))
+    asserts.equals(env, "tdx", firmware("qemu-tdx-runtime-rs"))
+    asserts.equals(env, "aavmf", firmware("qemu", "arm64"))
+    asserts.equals(env, "", firmware("qemu"))
     return unittest.end(env)
 
 firmware_test = unittest.make(_firmware_impl)
@@ -186,6 +214,7 @@ def platforms_test_suite(name):
         tdx_test,
         snp_test,
         buildable_test,
+        foreign_test,
         virtiofs_test,
         firmware_test,
         remote_test,

@@ -1,10 +1,11 @@
 #!/bin/bash
-# check-required.sh VIRTIOFSD REQUIRED: fails, naming every one, when the help of VIRTIOFSD lacks
-# an option that REQUIRED lists.
+# check-required.sh REQUIRED VIRTIOFSD...: fails, naming every one, when the help of VIRTIOFSD (a
+# command, with words before it such as an emulator's) lacks an option that REQUIRED lists.
 set -euo pipefail
-virtiofsd=$1 required=$2
+required=$1
+shift
 # An option begins its line, perhaps after a short one: "  -h, --help", "      --fd <FD>".
-offered=$("$virtiofsd" --help | sed -n -E 's/^ +(-[A-Za-z], )?(--[a-z-]+).*/\2/p' | sort -u)
+offered=$("$@" --help | sed -n -E 's/^ +(-[A-Za-z], )?(--[a-z-]+).*/\2/p' | sort -u)
 wanted=$(awk '!/^[ \t]*(#|$)/ { print $1 }' "$required" | sort -u)
 missing=$(comm -23 <(echo "$wanted") <(echo "$offered"))
 if [ -n "$missing" ]; then

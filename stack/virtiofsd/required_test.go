@@ -43,7 +43,7 @@ func TestCheckRequired(t *testing.T) {
 	} {
 		list := filepath.Join(dir, "required.txt")
 		require.NoError(t, os.WriteFile(list, []byte(required), 0o600))
-		out, err := exec.Command("bash", "check-required.sh", program, list).CombinedOutput()
+		out, err := exec.Command("bash", "check-required.sh", list, "env", "FOREIGN=1", program).CombinedOutput()
 		if missing == "" {
 			require.NoError(t, err, "%s", out)
 			require.Empty(t, out)

@@ -1,19 +1,51 @@
 package configuration
 
 import (
+	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
+
+	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
+// machine is what the virtual machine of an architecture differs in.
+type machine struct {
+	qemu, kind, accelerators, cpuFeatures string
+	// firmware is the directory below share and the name of the firmware,
+	// where guests are started by one, and volume the file of its variables.
+	firmware, volume string
+}
+
+var machines = map[string]machine{
+	"amd64": {qemu: "qemu-system-x86_64", kind: "q35", cpuFeatures: "pmu=off"},
+	"arm64": {qemu: "qemu-system-aarch64", kind: "virt", cpuFeatures: "pmu=off", firmware: "aavmf/AAVMF_CODE.fd", volume: "aavmf/AAVMF_VARS.fd"},
+	"ppc64le": {qemu: "qemu-system-ppc64", kind: "pseries",
+		accelerators: "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-large-decr=off,cap-ccf-assist=off"},
+	"s390x": {qemu: "qemu-system-s390x", kind: "s390-ccw-virtio"},
+}
+
+// Architectures gives the names that Defaults knows, sorted.
+func Architectures() []string { return slices.Sorted(maps.Keys(machines)) }
+
 // Defaults gives the value of every variable of the templates for QEMU, the
-// ones that the runtime's own build would use with PREFIX=prefix on x86_64.
-// Values of list and string variables bring their TOML quotes with them where
-// the templates have none.
-func Defaults(prefix string) map[string]string {
+// ones that the runtime's own build would use with PREFIX=prefix for an
+// architecture, which Go names. Values of list and string variables bring their
+// TOML quotes with them where the templates have none.
+func Defaults(prefix, arch string) (map[string]string, error) {
+	machine, ok := machines[arch]
+	if !ok {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("unknown architecture %q: it is one of %s", arch, strings.Join(Architectures(), ", ")))
+	}
 	share := path.Join(prefix, "share")
 	assets := path.Join(share, "kata-containers")
-	qemu := path.Join(prefix, "bin", "qemu-system-x86_64")
+	qemu := path.Join(prefix, "bin", machine.qemu)
 	virtiofsd := path.Join(prefix, "libexec", "virtiofsd")
+	firmware, volume := "", ""
+	if machine.firmware != "" {
+		firmware, volume = path.Join(share, machine.firmware), path.Join(share, machine.volume)
+	}
 	const vhostUser = "/var/run/kata-containers/vhost-user"
 
 	const baseParams = "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
@@ -25,6 +57,7 @@ func Defaults(prefix string) map[string]string {
 
 		"CONFIG_QEMU_IN":          "config/configuration-qemu.toml.in",
 		"CONFIG_QEMU_COCO_DEV_IN": "config/configuration-qemu-coco-dev.toml.in",
+		"CONFIG_QEMU_SE_IN":       "config/configuration-qemu-se.toml.in",
 		"CONFIG_QEMU_SNP_IN":      "config/configuration-qemu-snp.toml.in",
 		"CONFIG_REMOTE_IN":        "config/configuration-remote.toml.in",
 
@@ -36,21 +69,22 @@ func Defaults(prefix string) map[string]string {
 		"KERNELPATH":                  path.Join(assets, "vmlinux.container"),
 		// One kernel serves plain and confidential guests; only its
 		// compressed form can be measured by the firmware.
+		"KERNELSEPATH":           path.Join(assets, "kata-containers-se.img"),
 		"KERNELCONFIDENTIALPATH": path.Join(assets, "vmlinuz.container"),
 		"IMAGEPATH":              path.Join(assets, "kata-containers.img"),
 		"IMAGECONFIDENTIALPATH":  path.Join(assets, "kata-containers-confidential.img"),
 		"INITRDPATH":             path.Join(assets, "kata-containers-initrd.img"),
 		"INITRDCONFIDENTIALPATH": path.Join(assets, "kata-containers-initrd-confidential.img"),
-		"FIRMWAREPATH":           "",
-		"FIRMWAREVOLUMEPATH":     "",
+		"FIRMWAREPATH":           firmware,
+		"FIRMWAREVOLUMEPATH":     volume,
 		"FIRMWARETDVFVOLUMEPATH": "",
 		"FIRMWAREPATH_NV":        path.Join(share, "ovmf", "OVMF.fd"),
 		"FIRMWARESNPPATH":        path.Join(share, "ovmf", "AMDSEV.fd"),
 
 		// The virtual machine.
-		"MACHINETYPE":                             "q35",
-		"MACHINEACCELERATORS":                     "",
-		"CPUFEATURES":                             "pmu=off",
+		"MACHINETYPE":                             machine.kind,
+		"MACHINEACCELERATORS":                     machine.accelerators,
+		"CPUFEATURES":                             machine.cpuFeatures,
 		"TDXCPUFEATURES":                          "pmu=off",
 		"KERNELPARAMS":                            baseParams,
 		"KERNELTDXPARAMS":                         baseParams,
@@ -78,6 +112,7 @@ func Defaults(prefix string) map[string]string {
 		"DEFSHAREDFS_QEMU_VIRTIOFS":          "virtio-fs",
 		"DEFSHAREDFS_QEMU_COCO_DEV_VIRTIOFS": "none",
 		"DEFSHAREDFS_QEMU_TDX_VIRTIOFS":      "none",
+		"DEFSHAREDFS_QEMU_SEL_VIRTIOFS":      "none",
 		"DEFSHAREDFS_QEMU_SNP_VIRTIOFS":      "none",
 		"DEFVIRTIOFSDAEMON":                  virtiofsd,
 		"DEFVALIDVIRTIOFSDAEMONPATHS":        list(virtiofsd),
@@ -90,6 +125,7 @@ func Defaults(prefix string) map[string]string {
 		"DEFVHOSTUSERSTOREPATH":              vhostUser,
 		"DEFVALIDVHOSTUSERSTOREPATHS":        list(vhostUser),
 		"DEFVFIOMODE":                        "guest-kernel",
+		"DEFVFIOMODE_SE":                     "vfio",
 
 		// What pods may ask for, and how they are run.
 		"DEFENABLEANNOTATIONS":      list(strings.Fields(annotations)...),
@@ -108,7 +144,7 @@ func Defaults(prefix string) map[string]string {
 		"DEFDANCONF":                "/run/kata-containers/dans",
 		"DEFFORCEGUESTPULL":         "false",
 		"DEFAULTEXPFEATURES":        "[]",
-	}
+	}, nil
 }
 
 // list writes values as a TOML array of strings.

@@ -3,7 +3,6 @@
 package configuration
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"sort"
@@ -28,6 +27,8 @@ type Spec struct {
 	// Image is the guest image that takes the place of the initrd which the
 	// template names. If it is empty the template is left as it is.
 	Image string
+	// Initrd is the guest initrd that takes the place of such an image.
+	Initrd string
 }
 
 var variableRE = regexp.MustCompile(`@[A-Z0-9_]+@`)
@@ -67,8 +68,12 @@ func Render(s Spec) (string, error) {
 		sort.Strings(unused)
 		return fail("%s: no such variable: %s", s.Name, strings.Join(unused, ", "))
 	}
-	if s.Image != "" {
-		if err := replaceInitrd(lines, s.Image); err != nil {
+	for to, file := range map[string]string{"image": s.Image, "initrd": s.Initrd} {
+		if file == "" {
+			continue
+		}
+		from := map[string]string{"image": "initrd", "initrd": "image"}[to]
+		if err := replaceGuest(lines, from, to, file); err != nil {
 			return fail("%s: %w", s.Name, err)
 		}
 	}
@@ -79,25 +84,25 @@ func Render(s Spec) (string, error) {
 	return text, nil
 }
 
-// replaceInitrd makes the one setting of an initrd one of an image.
-func replaceInitrd(lines []string, image string) error {
+// replaceGuest makes the one setting of a kind of guest one of the other kind.
+func replaceGuest(lines []string, from, to, file string) error {
 	at := -1
 	for i, line := range lines {
 		name, _, _ := strings.Cut(line, "=")
 		switch strings.TrimSpace(name) {
-		case "image":
-			return fmt.Errorf("line %d: there is an image already: %s", i+1, line)
-		case "initrd":
+		case to:
+			return fmt.Errorf("line %d: there is an %s already: %s", i+1, to, line)
+		case from:
 			if at >= 0 {
-				return fmt.Errorf("line %d: a second initrd: %s", i+1, line)
+				return fmt.Errorf("line %d: a second %s: %s", i+1, from, line)
 			}
 			at = i
 		}
 	}
 	if at < 0 {
-		return errors.New("there is no initrd whose place the image could take")
+		return fmt.Errorf("there is no %s whose place the %s could take", from, to)
 	}
-	lines[at] = fmt.Sprintf("image = \"%s\"", Quote(image))
+	lines[at] = fmt.Sprintf("%s = \"%s\"", to, Quote(file))
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // TestRender runs every directory of testdata: template.toml.in, the values of
-// set.txt and the image of image.txt must give want.toml, or an error that begins
+// set.txt, and the image of image.txt or the initrd of initrd.txt, must give want.toml, or an error that begins
 // as error.txt says.
 func TestRender(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*/template.toml.in")
@@ -34,16 +34,20 @@ func TestRender(t *testing.T) {
 					set[name] = value
 				}
 			}
-			image, err := os.ReadFile(filepath.Join(dir, "image.txt"))
-			if err != nil {
-				require.ErrorIs(t, err, fs.ErrNotExist)
+			optional := func(name string) string {
+				text, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					require.ErrorIs(t, err, fs.ErrNotExist)
+				}
+				return strings.TrimSpace(string(text))
 			}
 			got, err := configuration.Render(configuration.Spec{
 				Name:     filepath.Base(dir) + "/template.toml.in",
 				Template: string(text),
-				Defaults: configuration.Defaults("/opt/kata"),
+				Defaults: defaults(t, "/opt/kata", "amd64"),
 				Set:      set,
-				Image:    strings.TrimSpace(string(image)),
+				Image:    optional("image.txt"),
+				Initrd:   optional("initrd.txt"),
 			})
 			if wantErr, readErr := os.ReadFile(filepath.Join(dir, "error.txt")); readErr == nil {
 				require.Error(t, err)
@@ -59,22 +63,45 @@ func TestRender(t *testing.T) {
 	}
 }
 
+func defaults(t *testing.T, prefix, arch string) map[string]string {
+	t.Helper()
+	values, err := configuration.Defaults(prefix, arch)
+	require.NoError(t, err)
+	return values
+}
+
 // The default of a variable that stands without quotes in a template must be
 // TOML by itself, and one that stands between quotes must not end them.
 func TestDefaultsAreTOML(t *testing.T) {
-	for name, value := range configuration.Defaults("/opt/kata") {
-		var document map[string]any
-		_, bare := toml.Decode("a = "+value+"\n", &document)
-		_, quoted := toml.Decode("a = \""+value+"\"\n", &document)
-		require.True(t, bare == nil || quoted == nil, "%s=%s", name, value)
+	for _, arch := range configuration.Architectures() {
+		for name, value := range defaults(t, "/opt/kata", arch) {
+			var document map[string]any
+			_, bare := toml.Decode("a = "+value+"\n", &document)
+			_, quoted := toml.Decode("a = \""+value+"\"\n", &document)
+			require.True(t, bare == nil || quoted == nil, "%s: %s=%s", arch, name, value)
+		}
 	}
 }
 
 func TestDefaultsFollowPrefix(t *testing.T) {
-	for name, value := range configuration.Defaults("/somewhere") {
-		require.NotContains(t, value, "/opt/kata", name)
+	for _, arch := range configuration.Architectures() {
+		for name, value := range defaults(t, "/somewhere", arch) {
+			require.NotContains(t, value, "/opt/kata", name)
+		}
 	}
-	require.Equal(t, "/somewhere/share/kata-containers/vmlinuz.container", configuration.Defaults("/somewhere")["KERNELCONFIDENTIALPATH"])
+	require.Equal(t, "/somewhere/share/kata-containers/vmlinuz.container", defaults(t, "/somewhere", "amd64")["KERNELCONFIDENTIALPATH"])
+}
+
+func TestDefaultsFollowTheArchitecture(t *testing.T) {
+	s390x := defaults(t, "/opt/kata", "s390x")
+	require.Equal(t, "/opt/kata/bin/qemu-system-s390x", s390x["QEMUPATH"])
+	require.Equal(t, "s390-ccw-virtio", s390x["MACHINETYPE"])
+	require.Empty(t, s390x["FIRMWAREPATH"])
+	require.Equal(t, "/opt/kata/share/aavmf/AAVMF_CODE.fd", defaults(t, "/opt/kata", "arm64")["FIRMWAREPATH"])
+
+	_, err := configuration.Defaults("/opt/kata", "x86_64")
+	require.EqualError(t, err, `unknown architecture "x86_64": it is one of amd64, arm64, ppc64le, s390x`)
+	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
 }
 
 func TestQuote(t *testing.T) {

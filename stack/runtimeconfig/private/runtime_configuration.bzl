@@ -21,9 +21,12 @@ def _impl(ctx):
     args.add("--template", ctx.file.template)
     args.add("--template-name", ctx.file.template.basename)
     args.add("--prefix", ctx.attr.prefix)
+    args.add("--arch", ctx.attr.arch)
     args.add("--output", out)
     if ctx.attr.image:
         args.add("--image", ctx.attr.image)
+    if ctx.attr.initrd:
+        args.add("--initrd", ctx.attr.initrd)
     if ctx.attr.rootfs_type:
         args.add("--set", "DEFROOTFSTYPE=\"%s\"" % ctx.attr.rootfs_type)
     for name, value in ctx.attr.substitutions.items():
@@ -69,7 +72,9 @@ file system, since rootfstype= comes from it. nr_cpus is the number of vCPUs of 
 with it.
 """,
     attrs = {
+        "arch": attr.string(doc = "Architecture of the node, by Go's name.", default = "amd64"),
         "image": attr.string(doc = "The guest image on the node, in place of the initrd that the template names."),
+        "initrd": attr.string(doc = "The guest's initrd on the node, in place of the image that the template names."),
         "kernel_params_variable": attr.string(doc = "The template's variable for kernel parameters, to which those of root_hash are added."),
         "prefix": attr.string(doc = "Where the payload is installed.", default = "/opt/kata"),
         "root_hash": attr.label(

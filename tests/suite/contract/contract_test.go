@@ -21,6 +21,7 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+	"github.com/bazelbuild/rules_go/go/runfiles"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/payload/image"
@@ -30,13 +31,60 @@ import (
 	"github.com/kiln-build/kiln/tests/suite/boot"
 	"github.com/kiln-build/kiln/tests/suite/contract"
 	"github.com/kiln-build/kiln/tests/suite/payloadtest"
+	"github.com/kiln-build/kiln/tests/suite/testtools"
 	"github.com/kiln-build/kiln/tools/component/metadata"
 	"github.com/kiln-build/kiln/tools/layer"
 )
 
-// guestVariable says where the table of runtime classes has the guest: on the
-// "node", which the payload installs it on, or "elsewhere".
+// guestVariable says what the table of runtime classes has as the guest: an "image", an
+// "initrd" or, all in one with the kernel, a "boot-image", which the payload installs on
+// the node, or that it is "elsewhere".
 const guestVariable = "KILN_GUEST"
+
+// archVariable is the payload's architecture by Go's name, and emulatorVariable a root
+// (.tar.zst) with what runs programs for it on this machine, if it is for another.
+const (
+	archVariable     = "KILN_ARCH"
+	emulatorVariable = "KILN_EMULATOR"
+)
+
+// machines maps Go's name of an architecture to those of QEMU.
+var machines = map[string]struct{ system, user string }{
+	"amd64":   {system: "qemu-system-x86_64"},
+	"arm64":   {system: "qemu-system-aarch64", user: "qemu-aarch64"},
+	"ppc64le": {system: "qemu-system-ppc64", user: "qemu-ppc64le"},
+	"s390x":   {system: "qemu-system-s390x", user: "qemu-s390x"},
+}
+
+func arch(t *testing.T) string {
+	t.Helper()
+	require.Contains(t, machines, os.Getenv(archVariable), archVariable)
+	return os.Getenv(archVariable)
+}
+
+// emulator gives the words before a command that runs a program of the payload.
+func emulator(t *testing.T) []string {
+	t.Helper()
+	user := machines[arch(t)].user
+	if user == "" {
+		return nil
+	}
+	root, err := runfiles.Rlocation(os.Getenv(emulatorVariable))
+	require.NoError(t, err, emulatorVariable)
+	tools, err := testtools.Unpack(root, t.TempDir())
+	require.NoError(t, err)
+	program, err := tools.File("usr/bin/" + user)
+	require.NoError(t, err)
+	return []string{program}
+}
+
+// guest tells what the payload must bring as a guest.
+func guest(t *testing.T) string {
+	t.Helper()
+	kind := os.Getenv(guestVariable)
+	require.Contains(t, []string{"boot-image", "elsewhere", "image", "initrd"}, kind, guestVariable)
+	return kind
+}
 
 // firmwareVariable is a JSON object from runtime class to the kind of firmware that
 // the table says it starts with.
@@ -45,9 +93,7 @@ const firmwareVariable = "KILN_FIRMWARE"
 // guestOnNode tells whether the payload must bring a guest, and a hypervisor.
 func guestOnNode(t *testing.T) bool {
 	t.Helper()
-	where := os.Getenv(guestVariable)
-	require.Contains(t, []string{"node", "elsewhere"}, where, guestVariable)
-	return where == "node"
+	return guest(t) != "elsewhere"
 }
 
 // TestContract pulls the payload once; every part looks at what was pulled.
@@ -63,9 +109,10 @@ func TestContract(t *testing.T) {
 		"versions agree":                    versions,
 		"install and cleanup":               installAndCleanup,
 	}
-	if guestOnNode(t) {
+	switch guest(t) {
+	case "image":
 		parts["the guest image is the measured one"] = guestImage
-	} else {
+	case "elsewhere":
 		parts["there is no guest"] = noGuest
 	}
 	for name, part := range parts {
@@ -77,7 +124,8 @@ func TestContract(t *testing.T) {
 // the same story.
 func documents(t *testing.T, p *payloadtest.Payload) {
 	require.Len(t, p.Index.Manifests, 1)
-	require.Equal(t, "linux/amd64", p.Index.Manifests[0].Platform.String())
+	require.Equal(t, "linux/"+arch(t), p.Index.Manifests[0].Platform.String())
+	require.Equal(t, arch(t), p.Config.Architecture)
 	require.Equal(t, []string{image.Entrypoint}, p.Config.Config.Entrypoint)
 	require.Equal(t, int64(0), p.Config.Created.Unix(), "the config has a build's date")
 
@@ -248,11 +296,14 @@ func configurations(t *testing.T, p *payloadtest.Payload) {
 				seen[key] = true
 				switch key {
 				case "path", "virtio_fs_daemon":
-					isELF, err := contract.CheckProgram(file)
+					isELF, err := contract.CheckProgram(file, arch(t))
 					require.NoError(t, err)
 					require.True(t, isELF, "%s is no program", named.Path)
 				case "kernel":
-					require.NoError(t, contract.CheckKernel(file))
+					require.NoError(t, contract.CheckKernel(file, arch(t)))
+					require.Equal(t, guest(t) == "boot-image", strings.HasSuffix(named.Path, "-se.img"), "whether the kernel is a boot image")
+				case "initrd":
+					require.NoError(t, contract.CheckInitrd(file))
 				case "firmware":
 					require.NoError(t, contract.CheckFirmware(file, kinds[class]))
 				case "image":
@@ -264,8 +315,10 @@ func configurations(t *testing.T, p *payloadtest.Payload) {
 					require.Len(t, partitions, 2, "root and hash tree")
 				}
 			}
-			for _, key := range []string{"path", "kernel", "image"} {
-				require.Equal(t, guestOnNode(t), seen[key], "whether the configuration names a %s", key)
+			for key, want := range map[string]bool{
+				"path": guestOnNode(t), "kernel": guestOnNode(t), "image": guest(t) == "image", "initrd": guest(t) == "initrd",
+			} {
+				require.Equal(t, want, seen[key], "whether the configuration names a %s", key)
 			}
 			require.Equal(t, kinds[class] != "", seen["firmware"], "whether the configuration names a firmware")
 			default_, err := os.Readlink(filepath.Join(p.Dir, "share/defaults/kata-containers/configuration.toml"))
@@ -354,7 +407,7 @@ func programs(t *testing.T, p *payloadtest.Payload) {
 			if f.Type != metadata.TypeFile || f.Mode != "0755" {
 				continue
 			}
-			isELF, err := contract.CheckProgram(filepath.Join(p.Root, f.Path))
+			isELF, err := contract.CheckProgram(filepath.Join(p.Root, f.Path), arch(t))
 			require.NoError(t, err, "component %s", c.Name)
 			if isELF {
 				found[path.Base(f.Path)] = true
@@ -364,7 +417,7 @@ func programs(t *testing.T, p *payloadtest.Payload) {
 	for _, program := range []string{"containerd-shim-kata-v2", "kata-runtime", "kata-monitor", "kata-deploy"} {
 		require.True(t, found[program], "there is no program %s among %v", program, found)
 	}
-	require.Equal(t, guestOnNode(t), found["qemu-system-x86_64"], "whether there is a hypervisor")
+	require.Equal(t, guestOnNode(t), found[machines[arch(t)].system], "whether there is a hypervisor")
 }
 
 // versions runs the payload's own programs.
@@ -382,14 +435,16 @@ func versions(t *testing.T, p *payloadtest.Payload) {
 		{"shim-v2-go", []string{"bin/kata-runtime", "--version"}},
 	}
 	if guestOnNode(t) {
-		programs = append(programs, program{"qemu", []string{"bin/qemu-system-x86_64", "--version"}})
+		programs = append(programs, program{"qemu", []string{"bin/" + machines[arch(t)].system, "--version"}})
 	}
 	// That it is there is asked where a configuration names it.
 	if version["virtiofsd"] != "" {
 		programs = append(programs, program{"virtiofsd", []string{"libexec/virtiofsd", "--version"}})
 	}
+	emulator := emulator(t)
 	for _, tc := range programs {
-		out, err := exec.CommandContext(t.Context(), filepath.Join(p.Dir, tc.argv[0]), tc.argv[1:]...).CombinedOutput()
+		argv := slices.Concat(emulator, []string{filepath.Join(p.Dir, tc.argv[0])}, tc.argv[1:])
+		out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput()
 		require.NoError(t, err, "%s: %s", tc.argv[0], out)
 		// Debian's version is upstream's with additions.
 		upstream := regexp.MustCompile(`^[0-9.]+`).FindString(version[tc.component])
@@ -409,8 +464,10 @@ func versions(t *testing.T, p *payloadtest.Payload) {
 func installAndCleanup(t *testing.T, p *payloadtest.Payload) {
 	prefix := t.TempDir()
 	node := filepath.Join(prefix, "opt/kata")
+	emulator := emulator(t)
 	deploy := func(args ...string) []byte {
-		cmd := exec.CommandContext(t.Context(), filepath.Join(p.Root, image.Entrypoint), append(args, "--files-only", "--prefix="+prefix, "--output=json")...)
+		argv := slices.Concat(emulator, []string{filepath.Join(p.Root, image.Entrypoint)}, args, []string{"--files-only", "--prefix=" + prefix, "--output=json"})
+		cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 		cmd.Stderr = &bytes.Buffer{}
 		out, err := cmd.Output()
 		require.NoError(t, err, "%v: %s", args, cmd.Stderr)

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"bytes"
+	"compress/gzip"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -10,31 +11,137 @@ import (
 	"os"
 )
 
-// CheckKernel tells whether a file is a kernel that QEMU can load by itself: of
-// the x86 boot protocol, or an ELF file with a PVH entry.
-func CheckKernel(path string) error {
+// machines maps Go's name of an architecture to that of programs for it.
+var machines = map[string]elf.Machine{
+	"amd64":   elf.EM_X86_64,
+	"arm64":   elf.EM_AARCH64,
+	"ppc64le": elf.EM_PPC64,
+	"s390x":   elf.EM_S390,
+}
+
+// CheckKernel tells whether a file is a kernel for an architecture that QEMU can load
+// by itself:
+//
+//	amd64    of the x86 boot protocol, or an ELF file with a PVH entry
+//	arm64    an Image (Linux, Documentation/arch/arm64/booting.rst), perhaps compressed
+//	ppc64le  an ELF file
+//	s390x    an image with the mark of its entry, an ELF file, or one encrypted for
+//	         Secure Execution
+func CheckKernel(path, arch string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if program, err := elf.NewFile(f); err == nil {
-		return checkPVH(path, program)
+	machine, ok := machines[arch]
+	if !ok {
+		return fmt.Errorf("nobody knows kernels for %q", arch)
 	}
-	// The setup header of the x86 boot protocol.
+	if program, err := elf.NewFile(f); err == nil {
+		if program.Machine != machine || program.Class != elf.ELFCLASS64 {
+			return fmt.Errorf("%s: not a kernel for %s, but %s %s", path, arch, program.Class, program.Machine)
+		}
+		switch arch {
+		case "amd64":
+			return checkPVH(path, program)
+		case "arm64":
+			return fmt.Errorf("%s: an ELF file: QEMU starts an Image", path)
+		default:
+			return nil
+		}
+	}
+	switch arch {
+	case "amd64":
+		err = checkSetupHeader(f)
+	case "arm64":
+		err = checkImage(f)
+	case "s390x":
+		err = checkS390Image(f)
+	default:
+		err = errors.New("no ELF file")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// checkSetupHeader checks the setup header of the x86 boot protocol.
+func checkSetupHeader(f io.Reader) error {
 	header := make([]byte, 0x264)
 	if _, err := io.ReadFull(f, header); err != nil {
-		return fmt.Errorf("%s: reading the setup header: %w", path, err)
+		return fmt.Errorf("reading the setup header: %w", err)
 	}
 	switch {
 	case binary.LittleEndian.Uint16(header[0x1fe:]) != 0xaa55:
-		return fmt.Errorf("%s: no boot sector", path)
+		return errors.New("no boot sector")
 	case !bytes.Equal(header[0x202:0x206], []byte("HdrS")):
-		return fmt.Errorf("%s: no setup header", path)
+		return errors.New("no setup header")
 	case binary.LittleEndian.Uint16(header[0x206:]) < 0x20c:
-		return fmt.Errorf("%s: boot protocol %#x is too old", path, binary.LittleEndian.Uint16(header[0x206:]))
+		return fmt.Errorf("boot protocol %#x is too old", binary.LittleEndian.Uint16(header[0x206:]))
 	case header[0x236]&1 == 0:
-		return fmt.Errorf("%s: not a 64-bit kernel", path)
+		return errors.New("not a 64-bit kernel")
+	}
+	return nil
+}
+
+// checkImage checks the header of an Image for arm64.
+func checkImage(f io.ReadSeeker) error {
+	var in io.Reader = f
+	if unpacked, err := gzip.NewReader(f); err == nil {
+		in = unpacked
+	} else if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	header := make([]byte, 64)
+	if _, err := io.ReadFull(in, header); err != nil {
+		return fmt.Errorf("reading the header of an Image: %w", err)
+	}
+	if string(header[0x38:0x3c]) != "ARM\x64" {
+		return errors.New("no Image for arm64")
+	}
+	return nil
+}
+
+// secureHeader begins what describes an image for Secure Execution to the machine: see
+// the header of genprotimg's images (s390-tools, pv_hdr_def.h).
+const secureHeader = "IBMSecEx"
+
+// checkS390Image checks that the entry of a kernel is marked as the firmware wants it
+// (Linux, arch/s390/boot/head.S), or that the image is one for Secure Execution.
+func checkS390Image(f io.Reader) error {
+	const entry, mark = 0x10008, "S390EP"
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	if len(data) > entry+len(mark) && string(data[entry:entry+len(mark)]) == mark && !bytes.Contains(data, []byte(secureHeader)) {
+		return nil
+	}
+	if at := bytes.Index(data, []byte(secureHeader)); at >= 0 && at%4096 == 0 {
+		return nil
+	}
+	return errors.New("neither a kernel for s390x nor an image for Secure Execution")
+}
+
+// CheckInitrd tells whether a file is what the guest kernel can unpack: a compressed
+// cpio archive of the format newc.
+func CheckInitrd(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	unpacked, err := gzip.NewReader(f)
+	if err != nil {
+		return fmt.Errorf("%s: no initrd: %w", path, err)
+	}
+	magic := make([]byte, 6)
+	if _, err := io.ReadFull(unpacked, magic); err != nil {
+		return fmt.Errorf("%s: no initrd: %w", path, err)
+	}
+	if string(magic) != "070701" {
+		return fmt.Errorf("%s: no initrd: it begins with %q, not as a cpio archive of the format newc", path, magic)
 	}
 	return nil
 }
@@ -45,9 +152,6 @@ const physEntryNote = 18
 
 // checkPVH tells whether an ELF file is a 64-bit kernel that QEMU starts as it is.
 func checkPVH(path string, program *elf.File) error {
-	if program.Machine != elf.EM_X86_64 || program.Class != elf.ELFCLASS64 {
-		return fmt.Errorf("%s: not a kernel for x86-64, but %s %s", path, program.Class, program.Machine)
-	}
 	for _, segment := range program.Progs {
 		if segment.Type != elf.PT_NOTE {
 			continue
@@ -74,8 +178,9 @@ func checkPVH(path string, program *elf.File) error {
 
 // Kinds of firmware, by the TEE whose guests it starts.
 const (
-	TDXFirmware = "tdx"
-	SEVFirmware = "sev"
+	TDXFirmware   = "tdx"
+	SEVFirmware   = "sev"
+	AAVMFFirmware = "aavmf"
 )
 
 // Entries of the table of GUIDs at the end of OVMF.
@@ -98,6 +203,12 @@ func CheckFirmware(path, kind string) error {
 	if err != nil {
 		return err
 	}
+	if kind == AAVMFFirmware {
+		if err := checkAAVMF(data); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return nil
+	}
 	const page = 4096
 	if len(data) < 1<<20 || len(data) > 16<<20 || len(data)%page != 0 {
 		return fmt.Errorf("%s: %d bytes are no firmware", path, len(data))
@@ -116,6 +227,20 @@ func CheckFirmware(path, kind string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// checkAAVMF checks that the firmware for arm64 fills a flash chip of the machine virt,
+// which has it run from its first byte, and that a firmware volume begins behind the
+// jump there (UEFI Platform Initialization specification, volume 3, section 3.2.1).
+func checkAAVMF(data []byte) error {
+	const chip, volume, signature = 64 << 20, 0x1000, 40
+	if len(data) != chip {
+		return fmt.Errorf("%d bytes do not fill a flash chip of %d", len(data), chip)
+	}
+	if string(data[volume+signature:volume+signature+4]) != "_FVH" {
+		return errors.New("no firmware volume where the firmware for arm64 has it")
 	}
 	return nil
 }
@@ -251,7 +376,7 @@ func guid(a uint32, b, c uint16, rest [8]byte) string {
 
 // CheckProgram looks at an ELF file and tells what it would need of the host:
 // an interpreter or libraries. A file that is no ELF gives isELF false.
-func CheckProgram(path string) (isELF bool, err error) {
+func CheckProgram(path, arch string) (isELF bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return false, err
@@ -269,6 +394,9 @@ func CheckProgram(path string) (isELF bool, err error) {
 	e, err := elf.NewFile(f)
 	if err != nil {
 		return true, fmt.Errorf("%s: %w", path, err)
+	}
+	if e.Machine != machines[arch] {
+		return true, fmt.Errorf("%s is a program for %s, not for %s", path, e.Machine, arch)
 	}
 	for _, p := range e.Progs {
 		if p.Type == elf.PT_INTERP {

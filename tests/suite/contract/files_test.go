@@ -2,6 +2,7 @@ package contract_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"debug/elf"
 	"encoding/binary"
 	"encoding/hex"
@@ -100,7 +101,7 @@ func vmlinux(kind uint32, program string) []byte {
 }
 
 func TestCheckKernel(t *testing.T) {
-	require.NoError(t, contract.CheckKernel(write(t, kernel())))
+	require.NoError(t, contract.CheckKernel(write(t, kernel()), "amd64"))
 	for want, spoil := range map[string]func([]byte){
 		"no boot sector":      func(k []byte) { k[0x1fe] = 0 },
 		"no setup header":     func(k []byte) { k[0x202] = 'h' },
@@ -109,16 +110,16 @@ func TestCheckKernel(t *testing.T) {
 	} {
 		k := kernel()
 		spoil(k)
-		require.ErrorContains(t, contract.CheckKernel(write(t, k)), want)
+		require.ErrorContains(t, contract.CheckKernel(write(t, k), "amd64"), want)
 	}
-	require.ErrorContains(t, contract.CheckKernel(write(t, []byte("\x7fELF"))), "reading the setup header")
-	require.NoError(t, contract.CheckKernel(write(t, vmlinux(18, "Xen"))))
-	require.ErrorContains(t, contract.CheckKernel(write(t, vmlinux(18, "GNU"))), "without the note of the PVH entry")
-	require.ErrorContains(t, contract.CheckKernel(write(t, vmlinux(17, "Xen"))), "without the note of the PVH entry")
+	require.ErrorContains(t, contract.CheckKernel(write(t, []byte("\x7fELF")), "amd64"), "reading the setup header")
+	require.NoError(t, contract.CheckKernel(write(t, vmlinux(18, "Xen")), "amd64"))
+	require.ErrorContains(t, contract.CheckKernel(write(t, vmlinux(18, "GNU")), "amd64"), "without the note of the PVH entry")
+	require.ErrorContains(t, contract.CheckKernel(write(t, vmlinux(17, "Xen")), "amd64"), "without the note of the PVH entry")
 	foreign := vmlinux(18, "Xen")
 	foreign[18] = byte(elf.EM_AARCH64)
-	require.ErrorContains(t, contract.CheckKernel(write(t, foreign)), "not a kernel for x86-64")
-	require.Error(t, contract.CheckKernel(filepath.Join(t.TempDir(), "absent")))
+	require.ErrorContains(t, contract.CheckKernel(write(t, foreign), "amd64"), "not a kernel for amd64")
+	require.Error(t, contract.CheckKernel(filepath.Join(t.TempDir(), "absent"), "amd64"))
 }
 
 // metadataAt is where the metadata of the made-up firmware is, from its end.
@@ -249,20 +250,86 @@ func program(t *testing.T, segment uint32, content string) []byte {
 	return b.Bytes()
 }
 
+// image puts marks into a file of zeros.
+func image(size int, marks map[int]string) []byte {
+	data := make([]byte, size)
+	for at, mark := range marks {
+		copy(data[at:], mark)
+	}
+	return data
+}
+
+func TestCheckKernelOfOtherArchitectures(t *testing.T) {
+	packed := func(data []byte) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, err := z.Write(data)
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		return b.Bytes()
+	}
+	forMachine := func(machine elf.Machine) []byte {
+		k := vmlinux(1, "GNU")
+		k[18], k[19] = byte(machine), byte(machine>>8)
+		return k
+	}
+	arm64 := image(4096, map[int]string{0x38: "ARM\x64"})
+	for _, tc := range []struct {
+		arch string
+		data []byte
+		err  string
+	}{
+		{"arm64", arm64, ""},
+		{"arm64", packed(arm64), ""},
+		{"arm64", packed(image(4096, nil)), "no Image for arm64"},
+		{"arm64", forMachine(elf.EM_AARCH64), "QEMU starts an Image"},
+		{"ppc64le", forMachine(elf.EM_PPC64), ""},
+		{"ppc64le", forMachine(elf.EM_AARCH64), "not a kernel for ppc64le"},
+		{"ppc64le", arm64, "no ELF file"},
+		{"s390x", forMachine(elf.EM_S390), ""},
+		{"s390x", image(0x20000, map[int]string{0x10008: "S390EP"}), ""},
+		{"s390x", image(0x20000, map[int]string{0x14000: "IBMSecEx"}), ""},
+		{"s390x", image(0x20000, map[int]string{0x14001: "IBMSecEx"}), "neither a kernel for s390x"},
+		// What is to be secret is not there in the clear.
+		{"s390x", image(0x20000, map[int]string{0x10008: "S390EP", 0x14001: "IBMSecEx"}), "neither a kernel for s390x"},
+		{"s390x", nil, "neither a kernel for s390x"},
+		{"riscv64", arm64, "nobody knows kernels"},
+	} {
+		err := contract.CheckKernel(write(t, tc.data), tc.arch)
+		if tc.err == "" {
+			require.NoError(t, err, tc.arch)
+		} else {
+			require.ErrorContains(t, err, tc.err, tc.arch)
+		}
+	}
+
+	require.NoError(t, contract.CheckInitrd(write(t, packed([]byte("070701 and so on")))))
+	require.ErrorContains(t, contract.CheckInitrd(write(t, packed([]byte("070707 and so on")))), "not as a cpio archive")
+	require.ErrorContains(t, contract.CheckInitrd(write(t, []byte("070701 and so on"))), "no initrd")
+	require.ErrorContains(t, contract.CheckInitrd(write(t, nil)), "no initrd")
+}
+
 func TestCheckProgram(t *testing.T) {
 	const load, interp = 1, 3
-	isELF, err := contract.CheckProgram(write(t, program(t, load, "code")))
+	isELF, err := contract.CheckProgram(write(t, program(t, load, "code")), "amd64")
 	require.NoError(t, err)
 	require.True(t, isELF)
 
-	_, err = contract.CheckProgram(write(t, program(t, interp, "/lib64/ld-linux-x86-64.so.2\x00")))
+	_, err = contract.CheckProgram(write(t, program(t, interp, "/lib64/ld-linux-x86-64.so.2\x00")), "amd64")
 	require.ErrorContains(t, err, "needs the host's /lib64/ld-linux-x86-64.so.2")
 
 	for _, content := range []string{"", "#!", "#!/bin/sh\n"} {
-		isELF, err = contract.CheckProgram(write(t, []byte(content)))
+		isELF, err = contract.CheckProgram(write(t, []byte(content)), "amd64")
 		require.NoError(t, err)
 		require.False(t, isELF)
 	}
-	_, err = contract.CheckProgram(write(t, []byte("\x7fELF torn")))
+	_, err = contract.CheckProgram(write(t, []byte("\x7fELF torn")), "amd64")
 	require.Error(t, err)
+}
+
+func TestCheckFirmwareForARM64(t *testing.T) {
+	volume := map[int]string{0x1028: "_FVH"}
+	require.NoError(t, contract.CheckFirmware(write(t, image(64<<20, volume)), contract.AAVMFFirmware))
+	require.ErrorContains(t, contract.CheckFirmware(write(t, image(2<<20, volume)), contract.AAVMFFirmware), "do not fill a flash chip")
+	require.ErrorContains(t, contract.CheckFirmware(write(t, image(64<<20, nil)), contract.AAVMFFirmware), "no firmware volume")
 }

@@ -9,7 +9,7 @@ COMMON_ATTRS = {
     "arch": attr.string(
         doc = "Architecture, as images name it.",
         default = "amd64",
-        values = ["amd64"],
+        values = ["amd64", "arm64", "ppc64le", "s390x"],
     ),
     "component": attr.string(
         doc = "The component's name upstream.",

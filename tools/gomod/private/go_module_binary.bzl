@@ -37,7 +37,7 @@ def _impl(ctx):
         env = {
             "CGO_ENABLED": "0",
             "GOAMD64": "v1",
-            "GOARCH": toolchain.default_goarch,
+            "GOARCH": ctx.attr.goarch or toolchain.default_goarch,
             "GOARM64": "v8.0",
             "GOFLAGS": "-mod=vendor",
             "GOOS": toolchain.default_goos,
@@ -56,6 +56,7 @@ go_module_binary_rule = rule(
     implementation = _impl,
     doc = "Compiles programs of a foreign Go module; use the macro go_module_binary.",
     attrs = {
+        "goarch": attr.string(doc = "Architecture of the programs, by Go's name; that of the machine they are for by default."),
         "gotags": attr.string_list(doc = "Build tags."),
         "module": attr.label(
             doc = "The module's tree as one tar: the target `src` of a repository of go_modules.",
@@ -98,7 +99,7 @@ def go_module_binary(name, module, packages, **kwargs):
       module: the tree that go_modules fetched, `@go_<name>//:src`.
       packages: dict from the import path of a main package to the name of
         the file it becomes.
-      **kwargs: x_defs, gotags, and what every rule takes.
+      **kwargs: goarch, x_defs, gotags, and what every rule takes.
     """
     files = {}
     for package, file in packages.items():

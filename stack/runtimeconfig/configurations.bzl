@@ -1,0 +1,59 @@
+"""The runtime classes that have a configuration."""
+
+# The guest of a confidential sandbox shares no file system with the host, so
+# the configuration names no virtiofsd, which the payload does not have.
+_NO_SHARED_FS = {
+    "DEFVALIDVIRTIOFSDAEMONPATHS": "[]",
+    "DEFVIRTIOFSDAEMON": "",
+}
+
+# The kernel finds the guest's root under dm-verity on a disk; the runtime's nvdimm is
+# for images without.
+_MEASURED = {
+    "DEFDISABLEIMAGENVDIMM": "true",
+}
+
+# Runtime classes with a configuration, and what each has beside its template.
+CONFIGURATIONS = {
+    "qemu": struct(
+        image = "",
+        kernel_params_variable = "KERNELPARAMS",
+        root = "rootfs-image",
+        substitutions = _MEASURED,
+    ),
+    "qemu-coco-dev": struct(
+        image = "",
+        kernel_params_variable = "KERNELQEMUCOCODEVPARAMS",
+        root = "rootfs-image-confidential",
+        substitutions = _NO_SHARED_FS | _MEASURED,
+    ),
+    # All of the guest is in the boot image, the kernel parameters as well.
+    "qemu-se": struct(
+        image = "",
+        kernel_params_variable = "",
+        root = None,
+        substitutions = _NO_SHARED_FS,
+    ),
+    "qemu-snp": struct(
+        # This runtime's template has an initrd; upstream has measured the image since.
+        image = "/opt/kata/share/kata-containers/kata-containers-confidential.img",
+        kernel_params_variable = "KERNELPARAMS",
+        root = "rootfs-image-confidential",
+        substitutions = _NO_SHARED_FS,
+    ),
+    "qemu-tdx": struct(
+        image = "",
+        kernel_params_variable = "KERNELTDXPARAMS",
+        root = "rootfs-image-confidential",
+        substitutions = _NO_SHARED_FS | {
+            # The template takes the firmware from the variable for GPU guests.
+            "FIRMWAREPATH_NV": "/opt/kata/share/ovmf/OVMF.inteltdx.fd",
+        },
+    ),
+    "remote": struct(
+        image = "",
+        kernel_params_variable = "",
+        root = None,
+        substitutions = {},
+    ),
+}
