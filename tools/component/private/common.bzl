@@ -5,6 +5,28 @@ load(":component_info.bzl", "ComponentInfo")
 # An action without network wherever it runs; the sandbox already has none.
 EXECUTION_REQUIREMENTS = {"block-network": "1"}
 
+# An action that stays on the machine that asks for it: no cache that others read
+# gets its results, and no worker its inputs. The disk cache keeps results, since
+# it is the user's own directory, as the inputs are the user's own files.
+_SECRET = {
+    "no-remote-cache": "1",
+    "no-remote-exec": "1",
+}
+
+def execution_requirements(secret):
+    """Gives the execution requirements of a component's action.
+
+    Tags would not do: they do not reach actions in this repository, since those
+    of a test are for the test alone.
+
+    Args:
+      secret: whether the action must stay on this machine.
+
+    Returns:
+      A dict for ctx.actions.run.
+    """
+    return EXECUTION_REQUIREMENTS | _SECRET if secret else EXECUTION_REQUIREMENTS
+
 COMMON_ATTRS = {
     "arch": attr.string(
         doc = "Architecture, as images name it.",

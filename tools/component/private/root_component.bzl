@@ -1,6 +1,6 @@
 """Rule that builds a component with a script in a build root."""
 
-load(":common.bzl", "COMMON_ATTRS", "EXECUTION_REQUIREMENTS", "add_files", "check_output_names", "providers", "start")
+load(":common.bzl", "COMMON_ATTRS", "add_files", "check_output_names", "execution_requirements", "providers", "start")
 
 # buildifier: disable=unused-variable
 def _heavy(os, inputs_size):
@@ -38,7 +38,7 @@ def _root_component_impl(ctx):
         arguments = [args],
         inputs = depset(inputs + ctx.files.packages + ctx.files.source_lists + [ctx.file.root, ctx.file.script]),
         outputs = [made.layer, made.metadata] + outputs.values(),
-        execution_requirements = EXECUTION_REQUIREMENTS,
+        execution_requirements = execution_requirements(ctx.attr.secret),
         resource_set = _heavy if ctx.attr.heavy else _light,
     )
     return providers(ctx, made, outputs)
@@ -79,6 +79,9 @@ many jobs to run at once; it must not change what comes out.""",
             doc = "The script.",
             allow_single_file = True,
             mandatory = True,
+        ),
+        "secret": attr.bool(
+            doc = "Whether the action is executed here alone, and its results stay out of caches that others read.",
         ),
         "srcs": attr.label_keyed_string_dict(
             doc = "Files for the script and their names below /src. A name that ends in a slash is a directory for all files of a label.",

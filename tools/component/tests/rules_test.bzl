@@ -1,7 +1,8 @@
 """Analysis tests of the component rules: what they ask Bazel to run."""
 
-load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts")
+load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts", "unittest")
 load("//tools/component:def.bzl", "ComponentInfo")
+load("//tools/component/private:common.bzl", "execution_requirements")
 
 def _component_test_impl(ctx):
     env = analysistest.begin(ctx)
@@ -29,7 +30,7 @@ def _component_test_impl(ctx):
     info = target[ComponentInfo]
     asserts.equals(env, ctx.attr.component, info.name)
     asserts.equals(env, "MIT", info.license)
-    asserts.equals(env, "amd64", info.arch)
+    asserts.equals(env, ctx.attr.architecture, info.arch)
     asserts.equals(env, name + ".tar.zst", info.layer.basename)
     asserts.equals(env, name + ".component.json", info.metadata.basename)
     asserts.equals(env, ctx.attr.outputs, {k: v.basename for k, v in info.outputs.items()})
@@ -47,6 +48,7 @@ def _component_test_impl(ctx):
 _component_test = analysistest.make(
     _component_test_impl,
     attrs = {
+        "architecture": attr.string(default = "amd64"),
         "arguments": attr.string_list(),
         "component": attr.string(),
         "inputs": attr.string_list(),
@@ -65,6 +67,21 @@ _refusal_test = analysistest.make(
     attrs = {"message": attr.string()},
     expect_failure = True,
 )
+
+def _execution_requirements_impl(ctx):
+    """An analysis test does not see those of an action, so they are looked at alone."""
+    env = unittest.begin(ctx)
+
+    # They are part of the action's key: whatever else is there builds all again.
+    asserts.equals(env, {"block-network": "1"}, execution_requirements(False))
+    asserts.equals(env, {
+        "block-network": "1",
+        "no-remote-cache": "1",
+        "no-remote-exec": "1",
+    }, execution_requirements(True))
+    return unittest.end(env)
+
+_execution_requirements_test = unittest.make(_execution_requirements_impl)
 
 def rules_test_suite(name):
     """Declares the tests.
@@ -99,6 +116,15 @@ def rules_test_suite(name):
         inputs = ["build.sh", "root.tar.zst"],
         target_under_test = ":light",
     )
+    _component_test(
+        name = "secret_test",
+        architecture = "s390x",
+        arguments = ["build", "--arch", "s390x"],
+        component = "secret-thing",
+        inputs = ["build.sh", "root.tar.zst"],
+        target_under_test = ":secret",
+    )
+    _execution_requirements_test(name = "execution_requirements_test")
     refusals = {
         "many_files_for_one_path": "is to be \"bin/tool\", but stands for 2 files",
         "output_of_many_files": "stands for 2 files, not one",
@@ -113,5 +139,5 @@ def rules_test_suite(name):
         )
     native.test_suite(
         name = name,
-        tests = [":packed_test", ":built_test", ":light_test"] + [":%s_test" % t for t in refusals],
+        tests = [":packed_test", ":built_test", ":light_test", ":secret_test", ":execution_requirements_test"] + [":%s_test" % t for t in refusals],
     )
