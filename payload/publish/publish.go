@@ -96,9 +96,16 @@ const (
 	Release     Channel = "release"
 )
 
-// tinyKernel ends the version of a kernel of the profile "tiny"; see
-// //stack/kernel:profile.
-const tinyKernel = "-tiny"
+// unreleasable is what versions say of components that are not for production:
+// a part of the version, and why it is refused.
+var unreleasable = []struct{ part, reason string }{
+	// //stack/kernel:profile.
+	{"-tiny", "is for trying out what a change builds again and does not boot: build with --//stack/kernel:profile=full"},
+	// //stack/bootimage:host_key_document.
+	{"-testkey", "is for a host key that everybody has and no machine, so that none can start it: build with --//stack/bootimage:host_key_document=LABEL of the machines' documents"},
+	// //stack/bootimage:verify.
+	{"-unverified", "is for machines that nobody vouches for, whose owners can look into its guests: build with --//stack/bootimage:verify and --//stack/bootimage:host_key_certificates=LABEL"},
+}
 
 // CheckChannel refuses a payload that must not be published to a channel.
 func CheckChannel(c Channel, r *receipt.Receipt) error {
@@ -113,8 +120,11 @@ func CheckChannel(c Channel, r *receipt.Receipt) error {
 			errs = append(errs, fmt.Errorf("its inputs were %s on this machine, so nobody could build it again: commit a renewed lock, or build where the pinned packages are served", r.Inputs))
 		}
 		for _, component := range r.Components {
-			if strings.HasSuffix(component.Version, tinyKernel) {
-				errs = append(errs, fmt.Errorf("component %s %s is for trying out what a change builds again and does not boot: build with --//stack/kernel:profile=full", component.Name, component.Version))
+			for _, u := range unreleasable {
+				// There may be several, in any order.
+				if strings.Contains(component.Version+"-", u.part+"-") {
+					errs = append(errs, fmt.Errorf("component %s %s %s", component.Name, component.Version, u.reason))
+				}
 			}
 		}
 	default:

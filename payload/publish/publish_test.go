@@ -572,6 +572,30 @@ func TestReleaseRefusesATinyKernel(t *testing.T) {
 	require.Equal(t, exitcode.BadInput, exitcode.Of(err))
 }
 
+func TestReleaseRefusesAnImageForNoMachine(t *testing.T) {
+	for version, want := range map[string][]string{
+		"6.12.117-1":                     nil,
+		"6.12.117-1-testkey":             {"component boot-image-se 6.12.117-1-testkey is for a host key that everybody has", "--//stack/bootimage:host_key_document=LABEL"},
+		"6.12.117-1-unverified":          {"component boot-image-se 6.12.117-1-unverified is for machines that nobody vouches for", "--//stack/bootimage:host_key_certificates=LABEL"},
+		"6.12.117-1-testkey-unverified":  {"a host key that everybody has", "nobody vouches for"},
+		"6.12.117-1-testkeys~unverified": nil,
+	} {
+		r := &receipt.Receipt{Platform: "se", Agent: receipt.AgentImport, Inputs: receipt.InputsPinned, Components: []receipt.Component{
+			{Name: "kernel", Version: "6.12.117-1"}, {Name: "boot-image-se", Version: version},
+		}}
+		require.NoError(t, publish.CheckChannel(publish.Development, r))
+		err := publish.CheckChannel(publish.Release, r)
+		if want == nil {
+			require.NoError(t, err, version)
+			continue
+		}
+		for _, w := range want {
+			require.ErrorContains(t, err, w)
+		}
+		require.Equal(t, exitcode.BadInput, exitcode.Of(err))
+	}
+}
+
 func ExampleCheckChannel() {
 	err := publish.CheckChannel(publish.Release, &receipt.Receipt{Platform: "tdx", Agent: receipt.AgentBringup, Inputs: receipt.InputsPinned})
 	fmt.Println(exitcode.Of(err))
