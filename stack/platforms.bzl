@@ -16,7 +16,7 @@ COMMON_COMPONENTS = ["runtimeconfig", "kata-deploy"]
 # needs one cannot be built. `%s` is the platform, for components that differ
 # between platforms.
 COMPONENTS = {
-    "boot-image-se": None,
+    "boot-image-se": "//stack/bootimage:boot-image-se",
     "boot-image-se-runtime-rs": None,
     "cloud-hypervisor": None,
     "firecracker": None,

@@ -49,6 +49,10 @@ if [ -n "$CROSS_COMPILE" ]; then
 	step "unpack the libraries for ${CROSS_COMPILE%-}"
 	mkdir /build/sysroot
 	tar --no-same-owner -xf /src/sysroot.tar.zst -C /build/sysroot
+	# The linker follows links as they are: one to /lib would leave the root.
+	find /build/sysroot -type l -lname '/*' -printf '%p %l\n' | while read -r link target; do
+		ln -sfn "/build/sysroot$target" "$link"
+	done
 	export PKG_CONFIG=pkg-config PKG_CONFIG_SYSROOT_DIR=/build/sysroot
 	export PKG_CONFIG_LIBDIR=/build/sysroot/usr/lib/${CROSS_COMPILE%-}/pkgconfig:/build/sysroot/usr/share/pkgconfig
 	options+=("--cross-prefix=$CROSS_COMPILE" "--cc=${CROSS_COMPILE}gcc --sysroot=/build/sysroot" --host-cc=gcc)

@@ -55,7 +55,7 @@ def _buildable_impl(ctx):
         "coco-dev": ["amd64", "s390x"],
         "qemu": ["amd64", "arm64", "ppc64le", "s390x"],
         "remote": ["amd64", "ppc64le", "s390x"],
-        "se": [],
+        "se": ["s390x"],
         "snp": ["amd64"],
         "tdx": ["amd64"],
     }, {
