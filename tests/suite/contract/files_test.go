@@ -250,8 +250,8 @@ func program(t *testing.T, segment uint32, content string) []byte {
 	return b.Bytes()
 }
 
-// image puts marks into a file of zeros.
-func image(size int, marks map[int]string) []byte {
+// marked puts marks into a file of zeros.
+func marked(size int, marks map[int]string) []byte {
 	data := make([]byte, size)
 	for at, mark := range marks {
 		copy(data[at:], mark)
@@ -273,7 +273,7 @@ func TestCheckKernelOfOtherArchitectures(t *testing.T) {
 		k[18], k[19] = byte(machine), byte(machine>>8)
 		return k
 	}
-	arm64 := image(4096, map[int]string{0x38: "ARM\x64"})
+	arm64 := marked(4096, map[int]string{0x38: "ARM\x64"})
 	for _, tc := range []struct {
 		arch string
 		data []byte
@@ -281,17 +281,17 @@ func TestCheckKernelOfOtherArchitectures(t *testing.T) {
 	}{
 		{"arm64", arm64, ""},
 		{"arm64", packed(arm64), ""},
-		{"arm64", packed(image(4096, nil)), "no Image for arm64"},
+		{"arm64", packed(marked(4096, nil)), "no Image for arm64"},
 		{"arm64", forMachine(elf.EM_AARCH64), "QEMU starts an Image"},
 		{"ppc64le", forMachine(elf.EM_PPC64), ""},
 		{"ppc64le", forMachine(elf.EM_AARCH64), "not a kernel for ppc64le"},
 		{"ppc64le", arm64, "no ELF file"},
 		{"s390x", forMachine(elf.EM_S390), ""},
-		{"s390x", image(0x20000, map[int]string{0x10008: "S390EP"}), ""},
-		{"s390x", image(0x20000, map[int]string{0x14000: "IBMSecEx"}), ""},
-		{"s390x", image(0x20000, map[int]string{0x14001: "IBMSecEx"}), "neither a kernel for s390x"},
+		{"s390x", marked(0x20000, map[int]string{0x10008: "S390EP"}), ""},
+		{"s390x", marked(0x20000, map[int]string{0x14000: "IBMSecEx"}), ""},
+		{"s390x", marked(0x20000, map[int]string{0x14001: "IBMSecEx"}), "neither a kernel for s390x"},
 		// What is to be secret is not there in the clear.
-		{"s390x", image(0x20000, map[int]string{0x10008: "S390EP", 0x14001: "IBMSecEx"}), "neither a kernel for s390x"},
+		{"s390x", marked(0x20000, map[int]string{0x10008: "S390EP", 0x14001: "IBMSecEx"}), "neither a kernel for s390x"},
 		{"s390x", nil, "neither a kernel for s390x"},
 		{"riscv64", arm64, "nobody knows kernels"},
 	} {
@@ -329,7 +329,7 @@ func TestCheckProgram(t *testing.T) {
 
 func TestCheckFirmwareForARM64(t *testing.T) {
 	volume := map[int]string{0x1028: "_FVH"}
-	require.NoError(t, contract.CheckFirmware(write(t, image(64<<20, volume)), contract.AAVMFFirmware))
-	require.ErrorContains(t, contract.CheckFirmware(write(t, image(2<<20, volume)), contract.AAVMFFirmware), "do not fill a flash chip")
-	require.ErrorContains(t, contract.CheckFirmware(write(t, image(64<<20, nil)), contract.AAVMFFirmware), "no firmware volume")
+	require.NoError(t, contract.CheckFirmware(write(t, marked(64<<20, volume)), contract.AAVMFFirmware))
+	require.ErrorContains(t, contract.CheckFirmware(write(t, marked(2<<20, volume)), contract.AAVMFFirmware), "do not fill a flash chip")
+	require.ErrorContains(t, contract.CheckFirmware(write(t, marked(64<<20, nil)), contract.AAVMFFirmware), "no firmware volume")
 }

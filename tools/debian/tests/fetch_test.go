@@ -45,7 +45,7 @@ func newWorkspace(t *testing.T) *workspace {
 	parsed, err := lock.ParseSets("sets.json", []byte(sets))
 	require.NoError(t, err)
 	source := renew.Source{Reader: &archive.Reader{Client: archive.NewClient(), Mirrors: []string{w.mirror.URL}}}
-	l, err := source.Update(t.Context(), parsed)
+	l, err := source.Update(t.Context(), parsed, &lock.Lock{})
 	require.NoError(t, err)
 	w.pinned = l.Format()
 
