@@ -52,8 +52,8 @@ func TestPlan(t *testing.T) {
 		platforms []string
 		cause     plan.Cause
 	}{
-		{"the SEV firmware", "stack/ovmf/trim-sev.txt", []string{"snp"}, plan.Cause{Target: "//stack/ovmf:ovmf-sev", Mnemonic: "KataComponent"}},
-		{"the TDX firmware", "stack/ovmf/trim-tdx.txt", []string{"tdx"}, plan.Cause{Target: "//stack/ovmf:ovmf-tdx", Mnemonic: "KataComponent"}},
+		{"the SEV firmware", "stack/ovmf/trim/sev.txt", []string{"snp"}, plan.Cause{Target: "//stack/ovmf:ovmf-sev", Mnemonic: "KataComponent"}},
+		{"the TDX firmware", "stack/ovmf/trim/tdx.txt", []string{"tdx"}, plan.Cause{Target: "//stack/ovmf:ovmf-tdx", Mnemonic: "KataComponent"}},
 		{"virtiofsd", "stack/virtiofsd/required.txt", []string{"qemu"}, plan.Cause{Target: "//stack/virtiofsd:virtiofsd", Mnemonic: "KataComponent"}},
 		{"the kernel", "stack/kernel/extra.config", []string{"coco-dev", "qemu", "snp", "tdx"}, plan.Cause{Target: "//stack/kernel:kernel", Mnemonic: "KataComponent"}},
 		{"the installer", "deploy/artifacts/artifacts.go", []string{"coco-dev", "qemu", "remote", "snp", "tdx"}, plan.Cause{Target: "//deploy/artifacts:artifacts", Mnemonic: "GoCompilePkg"}},
