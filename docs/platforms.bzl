@@ -1,6 +1,6 @@
 """The table of platforms and runtime classes, for people to read."""
 
-load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "missing_components", "overhead", "tee_selector")
+load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "architectures_of", "missing_components", "overhead", "tee_selector")
 
 def _row(cells):
     return "| " + " | ".join(cells) + " |"
@@ -17,11 +17,7 @@ def _lacking(components):
 
 def _architectures(platform):
     """Gives the architectures of a platform, and for which of them its payload can be built."""
-    found = {}
-    for name in PLATFORMS[platform]:
-        for arch in RUNTIME_CLASSES[name]:
-            found[arch] = not missing_components(platform, arch)
-    return found
+    return {arch: not missing_components(platform, arch) for arch in architectures_of(platform)}
 
 def _platform_rows():
     rows = []

@@ -3,7 +3,7 @@
 load("@rules_go//go:def.bzl", "go_library", "go_test")
 load("@test_machine//:machine.bzl", "NODE")
 load("//payload:def.bzl", "payload_name")
-load("//stack:architectures.bzl", "for_architecture")
+load("//stack:architectures.bzl", "ARCHITECTURES", "for_architecture")
 load("//stack:platforms.bzl", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
 
@@ -59,7 +59,10 @@ def _contract_test(platform, arch):
     elif arch != "amd64":
         emulator = "//tests/suite/contract:" + for_architecture("emulator", arch)
         data.append(emulator)
-        env = {"KILN_EMULATOR": "$(rlocationpath %s)" % emulator}
+        env = {
+            "KILN_EMULATOR": "$(rlocationpath %s)" % emulator,
+            "KILN_EMULATOR_NAME": ARCHITECTURES[arch].emulator,
+        }
         compatible = select({
             "//stack:with_foreign_architectures": [],
             "//conditions:default": ["@platforms//:incompatible"],
@@ -73,6 +76,7 @@ def _contract_test(platform, arch):
             "KILN_ARCH": arch,
             "KILN_FIRMWARE": json.encode({c: firmware(c, arch) for c in PLATFORMS[platform] if firmware(c, arch)}),
             "KILN_GUEST": guest_kind(platform, arch),
+            "KILN_HYPERVISOR": "qemu-system-" + ARCHITECTURES[arch].qemu,
         },
         tags = [VERDICT] if payload == platform else [],
         target_compatible_with = compatible,

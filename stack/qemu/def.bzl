@@ -60,7 +60,7 @@ def qemu(name, arch):
         component = "qemu",
         env = {
             "CROSS_COMPILE": facts.cross,
-            "EMULATOR": "qemu-" + facts.machine if facts.cross else "",
+            "EMULATOR": facts.emulator,
             "TARGET": facts.qemu,
         },
         license = _LICENSE % (" AND LGPL-3.0-only" if arch == "amd64" else ""),

@@ -45,7 +45,7 @@ def virtiofsd(name, arch):
         component = "virtiofsd",
         env = {
             "CROSS_COMPILE": facts.cross,
-            "EMULATOR": "qemu-" + facts.machine if facts.cross else "",
+            "EMULATOR": facts.emulator,
             "TARGET": facts.rust,
         },
         license = "Apache-2.0 AND BSD-3-Clause AND MIT AND LGPL-2.1-only AND LGPL-2.1-or-later AND (%s)" % _RUNTIME_LICENSE,

@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,39 +42,38 @@ import (
 // the node, or that it is "elsewhere".
 const guestVariable = "KILN_GUEST"
 
-// archVariable is the payload's architecture by Go's name, and emulatorVariable a root
-// (.tar.zst) with what runs programs for it on this machine, if it is for another.
+// archVariable is the payload's architecture by Go's name, and hypervisorVariable the
+// name of the hypervisor for it. If it is another than this machine's, emulatorVariable is
+// a root (.tar.zst) with what runs programs for it, and emulatorNameVariable its name.
 const (
-	archVariable     = "KILN_ARCH"
-	emulatorVariable = "KILN_EMULATOR"
+	archVariable         = "KILN_ARCH"
+	hypervisorVariable   = "KILN_HYPERVISOR"
+	emulatorVariable     = "KILN_EMULATOR"
+	emulatorNameVariable = "KILN_EMULATOR_NAME"
 )
 
-// machines maps Go's name of an architecture to those of QEMU.
-var machines = map[string]struct{ system, user string }{
-	"amd64":   {system: "qemu-system-x86_64"},
-	"arm64":   {system: "qemu-system-aarch64", user: "qemu-aarch64"},
-	"ppc64le": {system: "qemu-system-ppc64", user: "qemu-ppc64le"},
-	"s390x":   {system: "qemu-system-s390x", user: "qemu-s390x"},
-}
+func arch(t *testing.T) string       { return variable(t, archVariable) }
+func hypervisor(t *testing.T) string { return variable(t, hypervisorVariable) }
 
-func arch(t *testing.T) string {
+// variable gives what tests/def.bzl sets for every test.
+func variable(t *testing.T, name string) string {
 	t.Helper()
-	require.Contains(t, machines, os.Getenv(archVariable), archVariable)
-	return os.Getenv(archVariable)
+	value := os.Getenv(name)
+	require.NotEmpty(t, value, name)
+	return value
 }
 
 // emulator gives the words before a command that runs a program of the payload.
 func emulator(t *testing.T) []string {
 	t.Helper()
-	user := machines[arch(t)].user
-	if user == "" {
+	if arch(t) == runtime.GOARCH {
 		return nil
 	}
-	root, err := runfiles.Rlocation(os.Getenv(emulatorVariable))
+	root, err := runfiles.Rlocation(variable(t, emulatorVariable))
 	require.NoError(t, err, emulatorVariable)
 	tools, err := testtools.Unpack(root, t.TempDir())
 	require.NoError(t, err)
-	program, err := tools.File("usr/bin/" + user)
+	program, err := tools.File("usr/bin/" + variable(t, emulatorNameVariable))
 	require.NoError(t, err)
 	return []string{program}
 }
@@ -417,7 +417,7 @@ func programs(t *testing.T, p *payloadtest.Payload) {
 	for _, program := range []string{"containerd-shim-kata-v2", "kata-runtime", "kata-monitor", "kata-deploy"} {
 		require.True(t, found[program], "there is no program %s among %v", program, found)
 	}
-	require.Equal(t, guestOnNode(t), found[machines[arch(t)].system], "whether there is a hypervisor")
+	require.Equal(t, guestOnNode(t), found[hypervisor(t)], "whether there is a hypervisor")
 }
 
 // versions runs the payload's own programs.
@@ -435,7 +435,7 @@ func versions(t *testing.T, p *payloadtest.Payload) {
 		{"shim-v2-go", []string{"bin/kata-runtime", "--version"}},
 	}
 	if guestOnNode(t) {
-		programs = append(programs, program{"qemu", []string{"bin/" + machines[arch(t)].system, "--version"}})
+		programs = append(programs, program{"qemu", []string{"bin/" + hypervisor(t), "--version"}})
 	}
 	// That it is there is asked where a configuration names it.
 	if version["virtiofsd"] != "" {
