@@ -72,3 +72,15 @@ def tags_for(arch):
       A list of tags.
     """
     return [] if arch == "amd64" else ["manual"]
+
+def foreign_tests():
+    """Gives what tests of what is built for other architectures are compatible with.
+
+    Returns:
+      A value for `target_compatible_with`: they run for whoever asks with
+      `--config=foreign`, and are skipped for all others.
+    """
+    return select({
+        Label("//stack:with_foreign_architectures"): [],
+        "//conditions:default": ["@platforms//:incompatible"],
+    })

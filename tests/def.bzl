@@ -3,7 +3,7 @@
 load("@rules_go//go:def.bzl", "go_library", "go_test")
 load("@test_machine//:machine.bzl", "NODE")
 load("//payload:def.bzl", "payload_name")
-load("//stack:architectures.bzl", "ARCHITECTURES", "for_architecture")
+load("//stack:architectures.bzl", "ARCHITECTURES", "for_architecture", "foreign_tests")
 load("//stack:platforms.bzl", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
 
@@ -63,10 +63,7 @@ def _contract_test(platform, arch):
             "KILN_EMULATOR": "$(rlocationpath %s)" % emulator,
             "KILN_EMULATOR_NAME": ARCHITECTURES[arch].emulator,
         }
-        compatible = select({
-            "//stack:with_foreign_architectures": [],
-            "//conditions:default": ["@platforms//:incompatible"],
-        })
+        compatible = foreign_tests()
     go_test(
         name = "contract" + payload.removeprefix(platform),
         size = "medium",
