@@ -1,6 +1,8 @@
 """The table of platforms and runtime classes, for people to read."""
 
 load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "architectures_of", "missing_components", "overhead", "tee_selector")
+load("//stack/imports:imports.bzl", "IMPORTS", "UPDATE")
+load("//stack/imports:table.bzl", "pin_of")
 
 def _row(cells):
     return "| " + " | ".join(cells) + " |"
@@ -46,6 +48,18 @@ def _class_rows():
             ])
     return rows
 
+def _import_rows():
+    rows = []
+    for name, row in sorted(IMPORTS.items()):
+        pinned = [arch for arch in row.architectures if pin_of(name, arch)]
+        rows.append([
+            "`%s`" % name,
+            "`%s`" % row.repository,
+            _code(pinned) or "none",
+            _code([arch for arch in row.architectures if arch not in pinned]),
+        ])
+    return rows
+
 def _node_rows():
     rows = []
     for name in sorted(RUNTIME_CLASSES):
@@ -82,6 +96,13 @@ def platforms_markdown():
         "as something builds it: %s." % _code(OPTIONAL_COMPONENTS),
         "",
     ] + _table(["runtime class", "on", "components", "of which nothing builds for any"], _class_rows()) + [
+        "",
+        "## Imports",
+        "",
+        "What upstream builds, and is taken by the digests of [the lock](../stack/imports.lock), which `%s` writes (see [imports](imports.md))." % UPDATE,
+        "A platform that needs what is not pinned cannot be built, and its tests are skipped.",
+        "",
+    ] + _table(["component", "repository", "pinned for", "not pinned for"], _import_rows()) + [
         "",
         "## RuntimeClasses",
         "",

@@ -6,6 +6,8 @@ without. Names are upstream's.
 """
 
 load("//stack:architectures.bzl", "for_architecture", _ARCHITECTURES = "ARCHITECTURES")
+load("//stack/imports:imports.bzl", "IMPORTS", "UPDATE")
+load("//stack/imports:table.bzl", "pin_of")
 
 # Components that belong to every payload, whatever it runs: the configuration
 # of its runtime classes, and the installer.
@@ -13,20 +15,20 @@ COMMON_COMPONENTS = ["runtimeconfig", "kata-deploy"]
 
 # What installs each component, for amd64: for_architecture gives the others. A
 # component without a target is known, but nothing builds it yet; a platform that
-# needs one cannot be built. `%s` is the platform, for components that differ
-# between platforms.
+# needs one cannot be built, as one that needs an import which is not pinned. `%s` is
+# the platform, for components that differ between platforms.
 COMPONENTS = {
     "boot-image-se": "//stack/bootimage:boot-image-se",
     "boot-image-se-runtime-rs": None,
-    "cloud-hypervisor": None,
-    "firecracker": None,
+    "cloud-hypervisor": "//stack/imports:cloud-hypervisor",
+    "firecracker": "//stack/imports:firecracker",
     "kata-deploy": "//deploy:kata-deploy",
     "kernel": "//stack/kernel:kernel",
     "kernel-debug": "//stack/kernel:kernel-debug",
     "kernel-dragonball-experimental": None,
     "kernel-nvidia-gpu": None,
-    "nydus": None,
-    "openvmm": None,
+    "nydus": "//stack/imports:nydus",
+    "openvmm": "//stack/imports:openvmm",
     "ovmf": "//stack/ovmf:ovmf",
     "ovmf-sev": "//stack/ovmf:ovmf-sev",
     "ovmf-tdx": "//stack/ovmf:ovmf-tdx",
@@ -34,7 +36,7 @@ COMPONENTS = {
     "qemu-snp-experimental": None,
     "qemu-tdx-experimental": None,
     "rootfs-image": "//stack/rootfs:rootfs-image",
-    "rootfs-image-coco-extension": None,
+    "rootfs-image-coco-extension": "//stack/imports:rootfs-image-coco-extension",
     "rootfs-image-confidential": "//stack/rootfs:rootfs-image-confidential",
     "rootfs-image-mariner": None,
     "rootfs-image-nvidia": None,
@@ -45,7 +47,7 @@ COMPONENTS = {
     "rootfs-initrd-confidential": "//stack/rootfs:rootfs-initrd-confidential",
     "runtimeconfig": "//stack/runtimeconfig:%s",
     "shim-v2-go": "//stack/shim:shim-v2-go",
-    "shim-v2-rust": None,
+    "shim-v2-rust": "//stack/imports:shim-v2-rust",
     "virtiofsd": "//stack/virtiofsd:virtiofsd",
 }
 
@@ -337,6 +339,21 @@ def validate(platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, component
             errors.append(_among("component", component, components))
     return errors
 
+def is_there(component, arch, components = COMPONENTS):
+    """Tells whether something makes a component for an architecture.
+
+    Args:
+      component: name of the component.
+      arch: architecture, by its Go name.
+      components: as COMPONENTS.
+
+    Returns:
+      True if it has a target and, where it is imported, is pinned.
+    """
+    if component in IMPORTS and not pin_of(component, arch):
+        return False
+    return components[component] != None
+
 def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, components = COMPONENTS):
     """Finds what a platform's payload is made of.
 
@@ -348,8 +365,8 @@ def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = R
       components: as COMPONENTS.
 
     Returns:
-      A struct of `components`, a dict from name to label (or None where
-      nothing builds it yet for that architecture), and `error`, of which one is None.
+      A struct of `components`, a dict from name to label (or None where nothing makes it
+      yet for that architecture), and `error`, of which one is None.
     """
 
     def failure(text):
@@ -369,7 +386,7 @@ def resolve(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = R
             label = components[component]
             if label and "%s" in label:
                 label = label % platform
-            found[component] = for_architecture(label, arch) if label else None
+            found[component] = for_architecture(label, arch) if is_there(component, arch, components) else None
     return struct(components = found, error = None)
 
 def missing_components(platform, arch = "amd64", platforms = PLATFORMS, runtime_classes = RUNTIME_CLASSES, components = COMPONENTS):
@@ -389,6 +406,14 @@ def missing_components(platform, arch = "amd64", platforms = PLATFORMS, runtime_
     if resolved.error:
         return resolved.error
     missing = [name for name, label in resolved.components.items() if not label and name not in OPTIONAL_COMPONENTS]
-    if not missing:
+    unpinned = [name for name in missing if name in IMPORTS and components[name]]
+    unbuilt = [name for name in missing if name not in unpinned]
+    reasons = []
+    if unbuilt:
+        reasons.append("nothing builds %s" % ", ".join(unbuilt))
+    if unpinned:
+        names = ", ".join(unpinned)
+        reasons.append("stack/imports.lock has no digest of %s: pin with `%s -- --registry=HOST %s`" % (names, UPDATE, " ".join(unpinned)))
+    if not reasons:
         return None
-    return "stack/platforms.bzl: platform %r cannot be built for %s yet: nothing builds %s" % (platform, arch, ", ".join(missing))
+    return "stack/platforms.bzl: platform %r cannot be built for %s yet: %s" % (platform, arch, "; ".join(reasons))

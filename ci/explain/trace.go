@@ -163,7 +163,7 @@ var locks = []struct {
 }{
 	{regexp.MustCompile(`^_main~debian~`), "tools/debian/debian.lock", false},
 	{regexp.MustCompile(`^_main~go_modules~`), "the program's go.mod, go.sum and patches, see go_modules in MODULE.bazel", false},
-	{regexp.MustCompile(`^_main~agent_import~`), "stack/agent/import.lock", false},
+	{regexp.MustCompile(`^_main~imports~`), "stack/imports.lock", false},
 	{regexp.MustCompile(`^gazelle~~go_deps~`), "go.mod and go.sum", false},
 	{regexp.MustCompile(`^rules_go~~go_sdk~`), "go_sdk in MODULE.bazel and tools/offline/modules.lock", true},
 	{regexp.MustCompile(`^bazel_tools~cc_configure_extension~`), "nothing: it is made from the C compiler of the machine", true},

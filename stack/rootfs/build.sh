@@ -123,6 +123,12 @@ make_root() {
   step "unpacking the guest packages"
   mkdir "$root"
   tar -C "$root" --no-same-owner --same-permissions -xf /src/guest.tar.zst
+  if [ -e /src/coco-guest-components.tar ]; then
+    step "unpacking the confidential guest components"
+    # They come beside the guest packages, and replace none of their files.
+    tar -C "$root" --no-same-owner --same-permissions --keep-old-files -xf /src/coco-guest-components.tar ||
+      die "the guest components cannot be put into the guest"
+  fi
   prune "$root"
   configure "$root"
   install_agent "$root"

@@ -1,9 +1,11 @@
 """The guest for one architecture."""
 
 load("@debian//:versions.bzl", "VERSIONS")
-load("@kata_agent_pin//:pin.bzl", "PIN")
 load("//stack:architectures.bzl", "ARCHITECTURES", "for_architecture", "tags_for")
+load("//stack/imports:table.bzl", "pin_of", "source_of")
 load("//tools/component:def.bzl", "root_component")
+
+_GUEST_COMPONENTS = "coco-guest-components"
 
 def guest(name, arch, component, variant):
     """Makes a guest for an architecture: all have the same userland and agent.
@@ -17,12 +19,18 @@ def guest(name, arch, component, variant):
       component: name of the component.
       variant: what it is, see build.sh.
     """
+
+    # What attests the guest and pulls its images: where none is pinned, the guest has none.
+    confidential = [_GUEST_COMPONENTS] if variant.endswith("confidential") and pin_of(_GUEST_COMPONENTS, arch) else []
     packages = "guest" if arch == "amd64" else "guest_" + arch
     root_component(
         name = name,
         srcs = {
             "//stack:" + for_architecture("guest_root", arch): "guest.tar.zst",
             "//stack/agent:" + for_architecture("agent", arch): "kata-agent",
+        } | {
+            "@kata_imports//:" + for_architecture(component, arch): component + ".tar"
+            for component in confidential
         },
         arch = arch,
         component = component,
@@ -38,18 +46,13 @@ def guest(name, arch, component, variant):
         packages = ["@debian_%s//:lock.json" % packages],
         script = "build.sh",
         sources = select({
-            "//stack/agent:is_import": [json.encode({
-                "license": PIN["license"],
-                "name": "kata-agent",
-                "sha256": PIN["digest"].removeprefix("sha256:"),
-                "version": PIN["version"],
-            })],
+            "//stack/agent:is_import": source_of("agent", arch),
             "//conditions:default": [json.encode({
                 "license": "Apache-2.0",
                 "name": "kiln-bringup",
                 "version": "0.1.0",
             })],
-        }),
+        }) + [source for component in confidential for source in source_of(component, arch)],
         tags = tags_for(arch),
         version = VERSIONS[packages]["base-files"],
     )
