@@ -109,13 +109,19 @@ RUNTIME_CLASSES = {
 }
 
 PLATFORMS = {
+    "clh": ["clh"],
     "coco-dev": ["qemu-coco-dev"],
+    "fc": ["fc"],
     "qemu": ["qemu"],
     "remote": ["remote"],
     "se": ["qemu-se"],
     "snp": ["qemu-snp"],
     "tdx": ["qemu-tdx"],
 }
+
+# What starts the guests of runtime classes without QEMU: the component, which has a
+# program of its name. They take KVM: they emulate no processor.
+_HYPERVISORS = ["cloud-hypervisor", "firecracker", "openvmm"]
 
 # Runtime classes whose guest is not on the node.
 WITHOUT_GUEST = ["remote"]
@@ -193,6 +199,32 @@ def firmware(name, arch = "amd64"):
         if component in _FIRMWARE:
             return _FIRMWARE[component]
     return ""
+
+def hypervisor(name, arch = "amd64"):
+    """Gives the program that starts the guests of a runtime class.
+
+    Args:
+      name: name of the runtime class.
+      arch: architecture, by its Go name.
+
+    Returns:
+      The program's name, in the directory `bin` of an installation.
+    """
+    for component in RUNTIME_CLASSES[name].get(arch, []):
+        if component in _HYPERVISORS:
+            return component
+    return "qemu-system-" + _ARCHITECTURES[arch].qemu
+
+def is_emulated(name):
+    """Tells whether guests of a runtime class run where there is no KVM.
+
+    Args:
+      name: name of the runtime class.
+
+    Returns:
+      True if QEMU starts them.
+    """
+    return hypervisor(name, RUNTIME_CLASSES[name].keys()[0]) not in _HYPERVISORS
 
 def has_guest(platform):
     """Tells whether a platform's payload brings a guest.

@@ -4,7 +4,7 @@ load("@rules_go//go:def.bzl", "go_library", "go_test")
 load("@test_machine//:machine.bzl", "NODE")
 load("//payload:def.bzl", "payload_name")
 load("//stack:architectures.bzl", "ARCHITECTURES", "for_architecture", "foreign_tests")
-load("//stack:platforms.bzl", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "missing_components")
+load("//stack:platforms.bzl", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "hypervisor", "is_emulated", "missing_components")
 load("//tests/private:suite_source.bzl", "suite_source")
 
 # The tag of the tests that a platform's verdict is made of: `kiln plan` asks
@@ -73,10 +73,34 @@ def _contract_test(platform, arch):
             "KILN_ARCH": arch,
             "KILN_FIRMWARE": json.encode({c: firmware(c, arch) for c in PLATFORMS[platform] if firmware(c, arch)}),
             "KILN_GUEST": guest_kind(platform, arch),
-            "KILN_HYPERVISOR": "qemu-system-" + ARCHITECTURES[arch].qemu,
+            "KILN_HYPERVISOR": hypervisor(PLATFORMS[platform][0], arch),
         },
         tags = [VERDICT] if payload == platform else [],
         target_compatible_with = compatible,
+    )
+
+def _boot_test(name, platform, runtime_class, unavailable):
+    """Makes the test that boots a runtime class's guest under emulation."""
+    go_test(
+        name = name,
+        size = "large",
+        data = [
+            _bundle(platform),
+            "//tests/suite/testtools:root",
+        ],
+        embed = ["//tests/suite/boot:boot_suite"],
+        env = _payload_env(platform) | {
+            "KILN_FIRMWARE": firmware(runtime_class),
+            "KILN_RUNTIME_CLASS": runtime_class,
+            "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/testtools:root)",
+        },
+        # Emulation keeps every CPU busy, and a guest that gets none
+        # looks like one that hangs.
+        tags = [
+            VERDICT,
+            "cpu:2",
+        ],
+        target_compatible_with = unavailable,
     )
 
 def _node_test(name, platform, suite, unavailable):
@@ -135,7 +159,8 @@ def platform_tests(platform):
 
     A platform with one runtime class has the targets `boot` and `hardware`,
     one with several has `boot_<class>` and `hardware_<class>`. A runtime class
-    whose guest is not on the node has neither. Where a component of the platform is
+    whose guest is not on the node has neither, and one whose hypervisor emulates no
+    processor has no `boot`. Where a component of the platform is
     missing, all of them are there, and Bazel skips them; what is missing is said by
     the payload's own targets.
 
@@ -154,27 +179,13 @@ def platform_tests(platform):
     classes = [name for name in PLATFORMS[platform] if name not in WITHOUT_GUEST]
     for class_ in classes:
         suffix = "_" + class_ if len(classes) > 1 else ""
-        go_test(
-            name = "boot" + suffix,
-            size = "large",
-            data = [
-                _bundle(platform),
-                "//tests/suite/testtools:root",
-            ],
-            embed = ["//tests/suite/boot:boot_suite"],
-            env = _payload_env(platform) | {
-                "KILN_FIRMWARE": firmware(class_),
-                "KILN_RUNTIME_CLASS": class_,
-                "KILN_TEST_TOOLS": "$(rlocationpath //tests/suite/testtools:root)",
-            },
-            # Emulation keeps every CPU busy, and a guest that gets none
-            # looks like one that hangs.
-            tags = [
-                VERDICT,
-                "cpu:2",
-            ],
-            target_compatible_with = unavailable,
-        )
+        if is_emulated(class_):
+            _boot_test(
+                name = "boot" + suffix,
+                platform = platform,
+                runtime_class = class_,
+                unavailable = unavailable,
+            )
         go_test(
             name = "hardware" + suffix,
             size = "large",

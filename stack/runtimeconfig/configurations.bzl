@@ -15,6 +15,19 @@ _MEASURED = {
 
 # Runtime classes with a configuration, and what each has beside its template.
 CONFIGURATIONS = {
+    "clh": struct(
+        image = "",
+        kernel_params_variable = "KERNELPARAMS",
+        root = "rootfs-image",
+        substitutions = _MEASURED,
+    ),
+    # Firecracker has no nvdimm to begin with.
+    "fc": struct(
+        image = "",
+        kernel_params_variable = "KERNELPARAMS",
+        root = "rootfs-image",
+        substitutions = {},
+    ),
     "qemu": struct(
         image = "",
         kernel_params_variable = "KERNELPARAMS",
@@ -56,4 +69,13 @@ CONFIGURATIONS = {
         root = None,
         substitutions = {},
     ),
+}
+
+_NO_IMAGE = "its guest is an image that nothing builds"
+
+# The runtime classes of the Go runtime that have none, and why.
+WITHOUT_CONFIGURATION = {
+    "clh-azure": _NO_IMAGE,
+    "qemu-nvidia-gpu-snp": _NO_IMAGE,
+    "qemu-nvidia-gpu-tdx": _NO_IMAGE,
 }

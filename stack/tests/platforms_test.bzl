@@ -1,7 +1,9 @@
 """Unit tests of the table of runtime classes."""
 
 load("@bazel_skylib//lib:unittest.bzl", "asserts", "unittest")
-load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "main_architecture", "missing_components", "resolve", "runtime_class", "validate")
+load("//stack:platforms.bzl", "COMPONENTS", "OPTIONAL_COMPONENTS", "OVERHEAD", "PLATFORMS", "RUNTIME_CLASSES", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "hypervisor", "is_emulated", "main_architecture", "missing_components", "resolve", "runtime_class", "validate")
+load("//stack/imports:table.bzl", "pin_of")
+load("//stack/runtimeconfig:configurations.bzl", "CONFIGURATIONS", "WITHOUT_CONFIGURATION")
 
 _CLASSES = {"small": {"amd64": ["shim", "kernel"]}}
 _COMPONENTS = {
@@ -48,11 +50,16 @@ def _snp_impl(ctx):
 
 snp_test = unittest.make(_snp_impl)
 
+def _where_pinned(component):
+    return [arch for arch in ["amd64", "arm64"] if pin_of(component, arch)]
+
 def _buildable_impl(ctx):
     """What can be built, for which architectures."""
     env = unittest.begin(ctx)
     asserts.equals(env, {
+        "clh": _where_pinned("cloud-hypervisor"),
         "coco-dev": ["amd64", "s390x"],
+        "fc": _where_pinned("firecracker"),
         "qemu": ["amd64", "arm64", "ppc64le", "s390x"],
         "remote": ["amd64", "ppc64le", "s390x"],
         "se": ["s390x"],
@@ -97,6 +104,33 @@ def _virtiofs_impl(ctx):
     return unittest.end(env)
 
 virtiofs_test = unittest.make(_virtiofs_impl)
+
+def _configurations_impl(ctx):
+    """Each runtime class of the Go runtime has a configuration, or a reason to have none."""
+    env = unittest.begin(ctx)
+    go = [name for name, row in RUNTIME_CLASSES.items() if "shim-v2-go" in row.values()[0]]
+    asserts.equals(env, sorted(go), sorted(CONFIGURATIONS.keys() + WITHOUT_CONFIGURATION.keys()))
+    for name in WITHOUT_CONFIGURATION:
+        asserts.false(env, name in CONFIGURATIONS, name)
+    for classes in PLATFORMS.values():
+        for name in classes:
+            asserts.true(env, name in CONFIGURATIONS, name)
+    return unittest.end(env)
+
+configurations_test = unittest.make(_configurations_impl)
+
+def _hypervisor_impl(ctx):
+    env = unittest.begin(ctx)
+    asserts.equals(env, "cloud-hypervisor", hypervisor("clh", "arm64"))
+    asserts.equals(env, "firecracker", hypervisor("fc"))
+    asserts.equals(env, "qemu-system-x86_64", hypervisor("qemu-tdx"))
+    asserts.equals(env, "qemu-system-s390x", hypervisor("qemu-se", "s390x"))
+    asserts.true(env, is_emulated("qemu-se"))
+    asserts.false(env, is_emulated("fc"))
+    asserts.false(env, is_emulated("openvmm-azure-runtime-rs"))
+    return unittest.end(env)
+
+hypervisor_test = unittest.make(_hypervisor_impl)
 
 def _firmware_impl(ctx):
     """A runtime class has a kind of firmware if and only if it has a component of it."""
@@ -188,6 +222,17 @@ def _missing_impl(ctx):
         missing_components("two", "amd64", platforms, _CLASSES, _COMPONENTS),
     )
 
+    # An import that is not pinned, beside what nothing builds.
+    components = _COMPONENTS | {"openvmm": "//openvmm"}
+    if not pin_of("openvmm", "amd64"):
+        asserts.equals(
+            env,
+            "stack/platforms.bzl: platform \"one\" cannot be built for amd64 yet: nothing builds shim; " +
+            "stack/imports.lock has no digest of openvmm: pin with `bazel run //stack:imports.update -- --registry=HOST openvmm`",
+            missing_components("one", "amd64", platforms, {"small": {"amd64": ["shim", "kernel", "openvmm"]}}, components),
+        )
+        asserts.equals(env, None, resolve("one", "amd64", platforms, {"small": {"amd64": ["openvmm"]}}, components).components["openvmm"])
+
     # What a payload is complete without keeps nothing from being built.
     optional = OPTIONAL_COMPONENTS.keys()[0]
     asserts.equals(env, None, missing_components(
@@ -216,6 +261,8 @@ def platforms_test_suite(name):
         buildable_test,
         foreign_test,
         virtiofs_test,
+        configurations_test,
+        hypervisor_test,
         firmware_test,
         remote_test,
         runtime_class_test,

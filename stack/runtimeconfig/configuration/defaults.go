@@ -29,8 +29,7 @@ var machines = map[string]machine{
 // Architectures gives the names that Defaults knows, sorted.
 func Architectures() []string { return slices.Sorted(maps.Keys(machines)) }
 
-// Defaults gives the value of every variable of the templates for QEMU, the
-// ones that the runtime's own build would use with PREFIX=prefix for an
+// Defaults gives the value of every variable of the templates, the ones that the runtime's own build would use with PREFIX=prefix for an
 // architecture, which Go names. Values of list and string variables bring their
 // TOML quotes with them where the templates have none.
 func Defaults(prefix, arch string) (map[string]string, error) {
@@ -41,6 +40,9 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 	share := path.Join(prefix, "share")
 	assets := path.Join(share, "kata-containers")
 	qemu := path.Join(prefix, "bin", machine.qemu)
+	cloudHypervisor := path.Join(prefix, "bin", "cloud-hypervisor")
+	firecracker := path.Join(prefix, "bin", "firecracker")
+	jailer := path.Join(prefix, "bin", "jailer")
 	virtiofsd := path.Join(prefix, "libexec", "virtiofsd")
 	firmware, volume := "", ""
 	if machine.firmware != "" {
@@ -55,6 +57,8 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 		"PROJECT_NAME": "Kata Containers",
 		"PROJECT_TYPE": "kata",
 
+		"CONFIG_CLH_IN":           "config/configuration-clh.toml.in",
+		"CONFIG_FC_IN":            "config/configuration-fc.toml.in",
 		"CONFIG_QEMU_IN":          "config/configuration-qemu.toml.in",
 		"CONFIG_QEMU_COCO_DEV_IN": "config/configuration-qemu-coco-dev.toml.in",
 		"CONFIG_QEMU_SE_IN":       "config/configuration-qemu-se.toml.in",
@@ -66,6 +70,14 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 		"QEMUTDXPATH":                 qemu,
 		"QEMUVALIDHYPERVISORPATHS":    list(qemu),
 		"QEMUTDXVALIDHYPERVISORPATHS": list(qemu),
+		"CLHPATH":                     cloudHypervisor,
+		"CLHVALIDHYPERVISORPATHS":     list(cloudHypervisor),
+		"FCPATH":                      firecracker,
+		"FCVALIDHYPERVISORPATHS":      list(firecracker),
+		"FCJAILERPATH":                jailer,
+		"FCVALIDJAILERPATHS":          list(jailer),
+		"KERNELPATH_CLH":              path.Join(assets, "vmlinux.container"),
+		"KERNELPATH_FC":               path.Join(assets, "vmlinux.container"),
 		"KERNELPATH":                  path.Join(assets, "vmlinux.container"),
 		// One kernel serves plain and confidential guests; only its
 		// compressed form can be measured by the firmware.
@@ -109,6 +121,8 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 		"DEFBLOCKSTORAGEDRIVER_QEMU":         "virtio-scsi",
 		"DEFBLOCKDEVICEAIO_QEMU":             "io_uring",
 		"DEFENABLEIOTHREADS":                 "false",
+		"DEFBLOCKSTORAGEDRIVER_FC":           "virtio-mmio",
+		"DEFSHAREDFS_CLH_VIRTIOFS":           "virtio-fs",
 		"DEFSHAREDFS_QEMU_VIRTIOFS":          "virtio-fs",
 		"DEFSHAREDFS_QEMU_COCO_DEV_VIRTIOFS": "none",
 		"DEFSHAREDFS_QEMU_TDX_VIRTIOFS":      "none",
@@ -130,6 +144,8 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 		// What pods may ask for, and how they are run.
 		"DEFENABLEANNOTATIONS":      list(strings.Fields(annotations)...),
 		"DEFENABLEANNOTATIONS_COCO": list(strings.Fields(annotations + " default_vcpus default_memory cc_init_data")...),
+		"DEFNETWORKMODEL_CLH":       "tcfilter",
+		"DEFNETWORKMODEL_FC":        "tcfilter",
 		"DEFNETWORKMODEL_QEMU":      "tcfilter",
 		"DEFDISABLEGUESTSECCOMP":    "true",
 		"DEFDISABLEGUESTEMPTYDIR":   "false",
@@ -138,6 +154,8 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 		"DEFGUESTSELINUXLABEL":      "system_u:system_r:container_t",
 		"DEFSANDBOXCGROUPONLY":      "false",
 		"DEFSTATICRESOURCEMGMT":     "false",
+		"DEFSTATICRESOURCEMGMT_CLH": "false",
+		"DEFSTATICRESOURCEMGMT_FC":  "true",
 		"DEFSTATICRESOURCEMGMT_TEE": "true",
 		"DEFBINDMOUNTS":             "[]",
 		"DEFCREATECONTAINERTIMEOUT": "60",

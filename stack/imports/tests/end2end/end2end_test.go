@@ -94,6 +94,12 @@ func TestImports(t *testing.T) {
 		require.False(t, bytes.Contains(guest, []byte("the attestation agent")))
 	})
 
+	t.Run("a payload that it was missing for", func(t *testing.T) {
+		out, err := w.build("//payload:fc", "//deploy/chart:fc")
+		require.NoError(t, err)
+		require.Contains(t, out, "//payload:fc up-to-date")
+	})
+
 	t.Run("one that is not pinned fails, and nothing else", func(t *testing.T) {
 		out, err := w.build("--keep_going", "//stack/imports:openvmm", "//stack/imports:firecracker")
 		require.Error(t, err)
@@ -103,10 +109,10 @@ func TestImports(t *testing.T) {
 
 	server.Close()
 	t.Run("one whose registry is away fails, and nothing else", func(t *testing.T) {
-		out, err := w.build("--keep_going", "//stack/imports:cloud-hypervisor", "//stack/imports:firecracker")
+		out, err := w.build("--keep_going", "//payload:clh", "//payload:fc")
 		require.Error(t, err)
 		require.Contains(t, out, "http://"+host+"/v2/kata-containers/cached-artefacts/cloud-hypervisor/manifests/sha256:")
-		require.Contains(t, out, "//stack/imports:firecracker up-to-date")
+		require.Contains(t, out, "//payload:fc up-to-date")
 	})
 }
 
