@@ -28,6 +28,7 @@ COMPONENTS = {
     "kernel-dragonball-experimental": None,
     "kernel-nvidia-gpu": None,
     "nydus": "//stack/imports:nydus",
+    "nydus-snapshotter": "//stack/nydus-snapshotter:nydus-snapshotter",
     "openvmm": "//stack/imports:openvmm",
     "ovmf": "//stack/ovmf:ovmf",
     "ovmf-sev": "//stack/ovmf:ovmf-sev",
@@ -67,6 +68,9 @@ _KERNELS = ["kernel", "kernel-debug"]
 _ROOTFS = ["rootfs-image", "rootfs-initrd"]
 _COMPOSED = ["rootfs-image", "rootfs-image-coco-extension"]
 
+# For guests that pull their images themselves.
+_GUEST_PULL = ["nydus-snapshotter"]
+
 def _qemu(shim):
     return {
         "amd64": shim + ["qemu"] + _VIRTIOFS + _KERNELS + _ROOTFS,
@@ -89,20 +93,20 @@ RUNTIME_CLASSES = {
     "fc": _on(_PC_AND_ARM, _GO + ["firecracker"] + _KERNELS + _ROOTFS),
     "openvmm-azure-runtime-rs": _on(["amd64"], _RUST + ["openvmm"] + _VIRTIOFS + _KERNELS + ["rootfs-image-mariner"]),
     "qemu": _qemu(_GO),
-    "qemu-coco-dev": _on(["amd64", "s390x"], _GO + ["qemu"] + _KERNELS + ["rootfs-image-confidential"]),
-    "qemu-coco-dev-runtime-rs": _on(["amd64", "s390x"], _RUST + ["qemu"] + _KERNELS + _COMPOSED) |
-                                _on(["arm64"], _RUST + ["qemu"] + _KERNELS + _COMPOSED + ["ovmf"]),
-    "qemu-nvidia-gpu-snp": _on(["amd64"], _GO + ["qemu-snp-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia-gpu-confidential", "ovmf-sev"]),
-    "qemu-nvidia-gpu-snp-runtime-rs": _on(["amd64"], _RUST + ["qemu-snp-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia", "rootfs-image-nvidia-gpu-extension", "rootfs-image-coco-extension", "ovmf-sev"]),
-    "qemu-nvidia-gpu-tdx": _on(["amd64"], _GO + ["qemu-tdx-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia-gpu-confidential", "ovmf-tdx"]),
-    "qemu-nvidia-gpu-tdx-runtime-rs": _on(["amd64"], _RUST + ["qemu-tdx-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia", "rootfs-image-nvidia-gpu-extension", "rootfs-image-coco-extension", "ovmf-tdx"]),
+    "qemu-coco-dev": _on(["amd64", "s390x"], _GO + ["qemu"] + _KERNELS + ["rootfs-image-confidential"] + _GUEST_PULL),
+    "qemu-coco-dev-runtime-rs": _on(["amd64", "s390x"], _RUST + ["qemu"] + _KERNELS + _COMPOSED + _GUEST_PULL) |
+                                _on(["arm64"], _RUST + ["qemu"] + _KERNELS + _COMPOSED + ["ovmf"] + _GUEST_PULL),
+    "qemu-nvidia-gpu-snp": _on(["amd64"], _GO + ["qemu-snp-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia-gpu-confidential", "ovmf-sev"] + _GUEST_PULL),
+    "qemu-nvidia-gpu-snp-runtime-rs": _on(["amd64"], _RUST + ["qemu-snp-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia", "rootfs-image-nvidia-gpu-extension", "rootfs-image-coco-extension", "ovmf-sev"] + _GUEST_PULL),
+    "qemu-nvidia-gpu-tdx": _on(["amd64"], _GO + ["qemu-tdx-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia-gpu-confidential", "ovmf-tdx"] + _GUEST_PULL),
+    "qemu-nvidia-gpu-tdx-runtime-rs": _on(["amd64"], _RUST + ["qemu-tdx-experimental", "kernel-nvidia-gpu", "rootfs-image-nvidia", "rootfs-image-nvidia-gpu-extension", "rootfs-image-coco-extension", "ovmf-tdx"] + _GUEST_PULL),
     "qemu-runtime-rs": _qemu(_RUST),
-    "qemu-se": _on(["s390x"], _GO + ["qemu", "virtiofsd", "kernel", "rootfs-initrd-confidential", "boot-image-se"]),
-    "qemu-se-runtime-rs": _on(["s390x"], _RUST + ["qemu", "virtiofsd", "kernel", "rootfs-initrd", "rootfs-image-coco-extension", "boot-image-se-runtime-rs"]),
-    "qemu-snp": _on(["amd64"], _GO + ["qemu", "kernel", "rootfs-image-confidential", "ovmf-sev"]),
-    "qemu-snp-runtime-rs": _on(["amd64"], _RUST + ["qemu", "kernel"] + _COMPOSED + ["ovmf-sev"]),
-    "qemu-tdx": _on(["amd64"], _GO + ["qemu", "kernel", "rootfs-image-confidential", "ovmf-tdx"]),
-    "qemu-tdx-runtime-rs": _on(["amd64"], _RUST + ["qemu", "kernel"] + _COMPOSED + ["ovmf-tdx"]),
+    "qemu-se": _on(["s390x"], _GO + ["qemu", "virtiofsd", "kernel", "rootfs-initrd-confidential", "boot-image-se"] + _GUEST_PULL),
+    "qemu-se-runtime-rs": _on(["s390x"], _RUST + ["qemu", "virtiofsd", "kernel", "rootfs-initrd", "rootfs-image-coco-extension", "boot-image-se-runtime-rs"] + _GUEST_PULL),
+    "qemu-snp": _on(["amd64"], _GO + ["qemu", "kernel", "rootfs-image-confidential", "ovmf-sev"] + _GUEST_PULL),
+    "qemu-snp-runtime-rs": _on(["amd64"], _RUST + ["qemu", "kernel"] + _COMPOSED + ["ovmf-sev"] + _GUEST_PULL),
+    "qemu-tdx": _on(["amd64"], _GO + ["qemu", "kernel", "rootfs-image-confidential", "ovmf-tdx"] + _GUEST_PULL),
+    "qemu-tdx-runtime-rs": _on(["amd64"], _RUST + ["qemu", "kernel"] + _COMPOSED + ["ovmf-tdx"] + _GUEST_PULL),
     # Peer pods: the sandbox is a virtual machine of a cloud, so nothing of a
     # guest is installed on the node.
     "remote": _on(["amd64", "ppc64le", "s390x"], _GO),

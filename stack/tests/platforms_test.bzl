@@ -32,6 +32,7 @@ def _tdx_impl(ctx):
         "//stack/kernel:kernel",
         "//stack/rootfs:rootfs-image-confidential",
         "//stack/ovmf:ovmf-tdx",
+        "//stack/nydus-snapshotter:nydus-snapshotter",
         "//stack/runtimeconfig:tdx",
         "//deploy:kata-deploy",
     ], resolve("tdx").components.values())

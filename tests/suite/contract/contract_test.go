@@ -451,6 +451,9 @@ func versions(t *testing.T, p *payloadtest.Payload) {
 	if version["virtiofsd"] != "" {
 		programs = append(programs, program{"virtiofsd", []string{"libexec/virtiofsd", "--version"}})
 	}
+	if version["nydus-snapshotter"] != "" {
+		programs = append(programs, program{"nydus-snapshotter", []string{"nydus-snapshotter/containerd-nydus-grpc", "--version"}})
+	}
 	emulator := emulator(t)
 	for _, tc := range programs {
 		argv := slices.Concat(emulator, []string{filepath.Join(p.Dir, tc.argv[0])}, tc.argv[1:])
