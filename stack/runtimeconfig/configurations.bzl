@@ -71,11 +71,21 @@ CONFIGURATIONS = {
     ),
 }
 
-_NO_IMAGE = "its guest is an image that nothing builds"
-
-# The runtime classes of the Go runtime that have none, and why.
+# The runtime classes of the Go runtime that have none: the component that they need and
+# nothing builds, and why that keeps them from one. Without the image there is no root hash
+# to tell the guest, and a guest that is told none runs whatever is put in the image's
+# place; of a confidential one the attestation would prove nothing. So they wait for it.
 WITHOUT_CONFIGURATION = {
-    "clh-azure": _NO_IMAGE,
-    "qemu-nvidia-gpu-snp": _NO_IMAGE,
-    "qemu-nvidia-gpu-tdx": _NO_IMAGE,
+    "clh-azure": struct(
+        component = "rootfs-image-mariner",
+        reason = "its guest is an image of Azure Linux, and the runtime's module has no template for it either",
+    ),
+    "qemu-nvidia-gpu-snp": struct(
+        component = "rootfs-image-nvidia-gpu-confidential",
+        reason = "its guest is an image with NVIDIA's drivers; the module's template names an initrd, which upstream has given up since",
+    ),
+    "qemu-nvidia-gpu-tdx": struct(
+        component = "rootfs-image-nvidia-gpu-confidential",
+        reason = "its guest is an image with NVIDIA's drivers; the module's template names an initrd, which upstream has given up since",
+    ),
 }

@@ -111,8 +111,15 @@ def _configurations_impl(ctx):
     env = unittest.begin(ctx)
     go = [name for name, row in RUNTIME_CLASSES.items() if "shim-v2-go" in row.values()[0]]
     asserts.equals(env, sorted(go), sorted(CONFIGURATIONS.keys() + WITHOUT_CONFIGURATION.keys()))
-    for name in WITHOUT_CONFIGURATION:
+    for name, missing in WITHOUT_CONFIGURATION.items():
         asserts.false(env, name in CONFIGURATIONS, name)
+        asserts.true(env, missing.reason != "", "there is no reason why %s has no configuration" % name)
+        for row in RUNTIME_CLASSES[name].values():
+            asserts.true(env, missing.component in row, "%s does not need %s" % (name, missing.component))
+        asserts.equals(env, None, COMPONENTS[missing.component], "something builds %s now: give %s a configuration" % (missing.component, name))
+    for name, configuration in CONFIGURATIONS.items():
+        if configuration.root:
+            asserts.true(env, any([configuration.root in row for row in RUNTIME_CLASSES[name].values()]), "%s does not need %s" % (name, configuration.root))
     for classes in PLATFORMS.values():
         for name in classes:
             asserts.true(env, name in CONFIGURATIONS, name)

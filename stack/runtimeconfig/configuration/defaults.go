@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -13,6 +14,9 @@ import (
 // machine is what the virtual machine of an architecture differs in.
 type machine struct {
 	qemu, kind, accelerators, cpuFeatures string
+	// clhFixed tells whether a guest of Cloud Hypervisor keeps the size that it
+	// starts with.
+	clhFixed bool
 	// firmware is the directory below share and the name of the firmware,
 	// where guests are started by one, and volume the file of its variables.
 	firmware, volume string
@@ -20,7 +24,7 @@ type machine struct {
 
 var machines = map[string]machine{
 	"amd64": {qemu: "qemu-system-x86_64", kind: "q35", cpuFeatures: "pmu=off"},
-	"arm64": {qemu: "qemu-system-aarch64", kind: "virt", cpuFeatures: "pmu=off", firmware: "aavmf/AAVMF_CODE.fd", volume: "aavmf/AAVMF_VARS.fd"},
+	"arm64": {qemu: "qemu-system-aarch64", kind: "virt", cpuFeatures: "pmu=off", clhFixed: true, firmware: "aavmf/AAVMF_CODE.fd", volume: "aavmf/AAVMF_VARS.fd"},
 	"ppc64le": {qemu: "qemu-system-ppc64", kind: "pseries",
 		accelerators: "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-large-decr=off,cap-ccf-assist=off"},
 	"s390x": {qemu: "qemu-system-s390x", kind: "s390-ccw-virtio"},
@@ -29,8 +33,8 @@ var machines = map[string]machine{
 // Architectures gives the names that Defaults knows, sorted.
 func Architectures() []string { return slices.Sorted(maps.Keys(machines)) }
 
-// Defaults gives the value of every variable of the templates, the ones that the runtime's own build would use with PREFIX=prefix for an
-// architecture, which Go names. Values of list and string variables bring their
+// Defaults gives the value of every variable of the templates, the ones that the
+// runtime's own build would use with PREFIX=prefix for an architecture, which Go names. Values of list and string variables bring their
 // TOML quotes with them where the templates have none.
 func Defaults(prefix, arch string) (map[string]string, error) {
 	machine, ok := machines[arch]
@@ -154,7 +158,7 @@ func Defaults(prefix, arch string) (map[string]string, error) {
 		"DEFGUESTSELINUXLABEL":      "system_u:system_r:container_t",
 		"DEFSANDBOXCGROUPONLY":      "false",
 		"DEFSTATICRESOURCEMGMT":     "false",
-		"DEFSTATICRESOURCEMGMT_CLH": "false",
+		"DEFSTATICRESOURCEMGMT_CLH": strconv.FormatBool(machine.clhFixed),
 		"DEFSTATICRESOURCEMGMT_FC":  "true",
 		"DEFSTATICRESOURCEMGMT_TEE": "true",
 		"DEFBINDMOUNTS":             "[]",

@@ -60,14 +60,16 @@ kernel's parameters as
     <its own>  root=/dev/vda1 rootflags=ro rootfstype=<rootfs_type>  console=.. quiet panic=1 nr_cpus=<vCPUs> selinux=0
     systemd.unit=.. systemd.mask=.. scsi_mod.scan=none  <kernel_params>
 
-and the kernel obeys the last root=. So the verity tree is described in kernel_params:
+and the kernel obeys the last root=. (For Firecracker the module has kernel_params first; a patch in stack/shim makes
+them last, too.) So the verity tree is described in kernel_params:
 
     dm-mod.create="dm-verity,,,ro,0 <sectors> verity 1 /dev/vda1 /dev/vda2 <data block size> <hash block size>
     <data blocks> 0 sha256 <root hash> <salt>" root=/dev/dm-0
 
 The runtime splits kernel_params at spaces that are not between double quotes, so the parameter stays whole; in the TOML
 its quotes are escaped. (It splits the *annotation* of that name at every space: a pod cannot pass such a parameter.) The
-image is a virtio-blk disk, /dev/vda: nvdimm is switched off for confidential guests. rootfs_type must be the image's
+image is a virtio-blk disk, /dev/vda: nvdimm is switched off for confidential guests and by disable_image_nvdimm, and
+Firecracker has none. rootfs_type must be the image's
 file system, since rootfstype= comes from it. nr_cpus is the number of vCPUs of the sandbox, so measurements differ
 with it.
 """,
