@@ -130,16 +130,15 @@ func TestDefaults(t *testing.T) {
 	require.Empty(t, r.container().Command, "the payload's entry point is the installer")
 	require.Equal(t, map[string]string{
 		"DAEMONSET_NAME": "kata-deploy", "DEBUG": "false", "HEALTH_PORT": "8090", "K8S_DISTRIBUTION": "k8s",
-		"SHIMS_X86_64": "qemu qemu-coco-dev qemu-snp qemu-tdx remote", "SHIMS_AARCH64": "qemu",
+		"SHIMS_X86_64": "clh fc qemu qemu-coco-dev qemu-snp qemu-tdx remote", "SHIMS_AARCH64": "clh fc qemu",
 		"SHIMS_S390X": "qemu qemu-coco-dev qemu-se remote", "SHIMS_PPC64LE": "qemu remote",
-		"DEFAULT_SHIM_AARCH64": "qemu",
 	}, r.env())
 	require.Contains(t, r.container().Env, corev1.EnvVar{Name: "NODE_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.nodeName"}}})
 	require.Equal(t, map[string]string{
 		"/etc/containerd": "/etc/containerd", "/run/containerd": "/run/containerd", "/opt/kata": "/opt/kata",
 		"/run/systemd/private": "/run/systemd/private", "/run/lock": "/run/lock", "/etc/machine-id": "/etc/machine-id",
 	}, r.mounts())
-	require.Equal(t, []string{"kata-qemu", "kata-qemu-coco-dev", "kata-qemu-se", "kata-qemu-snp", "kata-qemu-tdx", "kata-remote"}, slices.Sorted(maps.Keys(r.classes)))
+	require.Equal(t, []string{"kata-clh", "kata-fc", "kata-qemu", "kata-qemu-coco-dev", "kata-qemu-se", "kata-qemu-snp", "kata-qemu-tdx", "kata-remote"}, slices.Sorted(maps.Keys(r.classes)))
 }
 
 func TestThePodIsNotPrivileged(t *testing.T) {
@@ -349,10 +348,12 @@ func TestSettingsOfShims(t *testing.T) {
 }
 
 func TestWhichShims(t *testing.T) {
-	r := rendering(t, values{"shims": values{"qemu": values{"enabled": false}, "qemu-coco-dev": values{"supportedArches": []any{"s390x"}}}})
+	off := values{"enabled": false}
+	r := rendering(t, values{"shims": values{"clh": off, "fc": off, "qemu": off, "qemu-coco-dev": values{"supportedArches": []any{"s390x"}}}})
 	require.Equal(t, "qemu-snp qemu-tdx remote", r.env()["SHIMS_X86_64"])
 	require.NotContains(t, r.env(), "SHIMS_AARCH64", "nothing is left for it")
 	require.NotContains(t, r.classes, "kata-qemu")
+	require.Equal(t, "qemu", rendering(t, only("qemu")).env()["DEFAULT_SHIM_AARCH64"], "the only one")
 
 	r = rendering(t, only("qemu-tdx", "qemu-snp"), values{
 		"defaultShim":    values{"amd64": "qemu-snp"},
@@ -443,7 +444,7 @@ func TestRefused(t *testing.T) {
 		"user drop-in":     {values{"containerd": values{"userDropIn": "a = 1"}}, []string{"containerd.userDropIn="}},
 		"typo":             {values{"runtimeClass": values{}}, []string{"runtimeClass", "not allowed"}},
 		"typo in a shim":   {values{"shims": values{"qemu-tdx": values{"enable": true}}}, []string{"/shims/qemu-tdx", "enable"}},
-		"unknown shim":     {values{"shims": values{"clh": values{"enabled": true}}}, []string{"invalid propertyName 'clh'", "'qemu-tdx'"}},
+		"unknown shim":     {values{"shims": values{"dragonball": values{"enabled": true}}}, []string{"invalid propertyName 'dragonball'", "'qemu-tdx'"}},
 		"bad architecture": {values{"shims": values{"qemu": values{"supportedArches": []any{"x86_64"}}}}, []string{"/shims/qemu/supportedArches"}},
 		"distribution":     {values{"k8sDistribution": "openshift"}, []string{"/k8sDistribution"}},
 		"relative prefix":  {values{"env": values{"installationPrefix": "srv"}}, []string{"/env/installationPrefix"}},
@@ -455,10 +456,10 @@ func TestRefused(t *testing.T) {
 		"overhead":         {values{"shims": values{"qemu": values{"runtimeClass": values{"overhead": values{"memory": "lots"}}}}}, []string{"/shims/qemu/runtimeClass/overhead/memory"}},
 		"nothing enabled":  {only(), []string{"no shim is enabled"}},
 		"long handler":     {values{"env": values{"multiInstallSuffix": strings.Repeat("b", 32), "handlerDigest": strings.Repeat("0", 32)}}, []string{"kata-qemu-tdx-" + strings.Repeat("b", 32), "Kubernetes takes 63"}},
-		"no such default":  {values{"defaultShim": values{"amd64": "qemu-runtime-rs"}}, []string{"defaultShim.amd64=qemu-runtime-rs is not enabled for amd64; enabled are: qemu, "}},
-		"default is off":   {values{"defaultShim": values{"arm64": "qemu"}, "shims": values{"qemu": values{"enabled": false}}}, []string{"defaultShim.arm64=qemu is not enabled for arm64; enabled are: none"}},
-		"which default":    {values{"runtimeClasses": values{"createDefault": true}}, []string{"defaultShim.amd64 is not set", "qemu, qemu-coco-dev"}},
-		"two defaults": {values{"runtimeClasses": values{"createDefault": true}, "defaultShim": values{"amd64": "qemu-tdx", "ppc64le": "remote", "s390x": "qemu-se"}}, []string{
+		"no such default": {values{"defaultShim": values{"amd64": "qemu-runtime-rs"}}, []string{"defaultShim.amd64=qemu-runtime-rs is not enabled for amd64; enabled are: clh, fc, qemu, "}},
+		"default is off":  {values{"defaultShim": values{"arm64": "qemu"}, "shims": only("qemu-tdx")["shims"]}, []string{"defaultShim.arm64=qemu is not enabled for arm64; enabled are: none"}},
+		"which default":   {values{"runtimeClasses": values{"createDefault": true}}, []string{"defaultShim.amd64 is not set", "clh, fc, qemu, qemu-coco-dev"}},
+		"two defaults": {values{"runtimeClasses": values{"createDefault": true}, "defaultShim": values{"amd64": "qemu-tdx", "arm64": "qemu", "ppc64le": "remote", "s390x": "qemu-se"}}, []string{
 			"a RuntimeClass has one handler", "qemu, qemu-se, qemu-tdx, remote",
 		}},
 	} {
