@@ -34,8 +34,8 @@ DAEMONSET_NAME whose pod this is. SHIMS_<ARCH> says which runtime classes,
 DEFAULT_SHIM_<ARCH> which of them is the default, SNAPSHOTTER_HANDLER_MAPPING_<ARCH>,
 PULL_TYPE_MAPPING_<ARCH> and EXPERIMENTAL_FORCE_GUEST_PULL_<ARCH> how their images
 come, ALLOWED_HYPERVISOR_ANNOTATIONS_<ARCH> what pods may ask of them,
-AGENT_HTTPS_PROXY and AGENT_NO_PROXY what their guests are told, DEBUG how much they
-say. INSTALLATION_PREFIX and MULTI_INSTALL_SUFFIX say where, K8S_DISTRIBUTION,
+AGENT_HTTPS_PROXY and AGENT_NO_PROXY what their guests are told. DEBUG adds a runtime
+class to each, kata-<shim>-debug, that says more. INSTALLATION_PREFIX and MULTI_INSTALL_SUFFIX say where, K8S_DISTRIBUTION,
 CONTAINER_RUNTIME_VERSION and CONTAINERD_CONFIG_FILE_NAME what the node has,
 NODE_MACHINE_ID which machine it is, STARTUP_TAINTS what to remove once it is ready,
 HEALTH_PORT where that is told. HANDLER_DIGEST ends the names of the handlers with a

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kiln-build/kiln/deploy/containerd"
@@ -27,6 +28,11 @@ const (
 
 // maxName is how long the name of a RuntimeClass's handler may be: a DNS label.
 const maxName = 63
+
+// debugVariant is what ends the name of a shim's variant for finding out why something
+// does not work. The shim itself stays what it is, so that its guests are measured as
+// they always are.
+const debugVariant = "debug"
 
 // digestRE is what tells one payload from another well enough.
 var digestRE = regexp.MustCompile(`^[0-9a-f]{6,32}$`)
@@ -106,39 +112,59 @@ func (n *Node) find() (name string, _ runtime, err error) {
 	return "", nil, exitcode.With(exitcode.BadInput, err)
 }
 
-// handlers gives what the runtime must know, for the shims that are installed in a
-// directory, or are to be.
-func (n *Node) handlers(payload string) (chosen []string, _ []handler.Handler, err error) {
-	has, err := shims.Available(payload)
-	if err != nil {
-		return nil, nil, err
-	}
-	if chosen, err = n.Settings.Choose(has); err != nil {
-		return nil, nil, err
-	}
-	if n.Digest != "" && !digestRE.MatchString(n.Digest) {
-		return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("%q is no prefix of a digest: give 6 to 32 hexadecimal digits", n.Digest))
-	}
-	var handlers []handler.Handler
-	for _, shim := range chosen {
-		h := handler.Handler{
-			Name: "kata-" + shim, Shim: shims.Program(n.Installation), Config: shims.Path(n.Installation, shim),
-			Snapshotter: n.Settings.Snapshotters[shim], GuestPull: n.Settings.GuestPull[shim],
-		}
-		for _, part := range []string{n.Settings.Suffix, n.Digest} {
-			if part != "" {
-				h.Name += "-" + part
-			}
-		}
-		if len(h.Name) > maxName {
-			return nil, nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the handler %s has %d characters, Kubernetes takes %d: choose a shorter suffix or digest", h.Name, len(h.Name), maxName))
-		}
-		handlers = append(handlers, h)
-	}
-	return chosen, handlers, nil
+// served is a handler, and what it runs.
+type served struct {
+	handler.Handler
+	shim string
+	// variant is the handler's name without the digest if it is for a variant of the shim:
+	// that of the directory which has its configuration, also for another payload.
+	variant string
 }
 
-func result(runtime string, handlers []handler.Handler) *Result {
+// handlers gives what the runtime must know, for the shims that are installed in a
+// directory, or are to be: with DEBUG, for a variant of each as well.
+func (n *Node) handlers(payload string) ([]served, error) {
+	has, err := shims.Available(payload)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := n.Settings.Choose(has)
+	if err != nil {
+		return nil, err
+	}
+	if n.Digest != "" && !digestRE.MatchString(n.Digest) {
+		return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("%q is no prefix of a digest: give 6 to 32 hexadecimal digits", n.Digest))
+	}
+	suffixes := []string{""}
+	if n.Settings.Debug {
+		suffixes = append(suffixes, debugVariant)
+	}
+	var all []served
+	for _, shim := range chosen {
+		for _, suffix := range suffixes {
+			s := served{shim: shim}
+			s.Name = join("kata", shim, n.Settings.Suffix, suffix)
+			if suffix != "" {
+				s.variant = s.Name
+			}
+			s.Name = join(s.Name, n.Digest)
+			if len(s.Name) > maxName {
+				return nil, exitcode.With(exitcode.BadInput, fmt.Errorf("the handler %s has %d characters, Kubernetes takes %d: choose a shorter suffix or digest", s.Name, len(s.Name), maxName))
+			}
+			s.Shim, s.Config = shims.Program(n.Installation), shims.Path(n.Installation, shim, s.variant)
+			s.Snapshotter, s.GuestPull = n.Settings.Snapshotters[shim], n.Settings.GuestPull[shim]
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// join makes a handler's name of the parts that are there.
+func join(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), "-")
+}
+
+func result(runtime string, handlers []served) *Result {
 	res := &Result{Runtime: runtime, Handlers: []string{}}
 	for _, h := range handlers {
 		res.Handlers = append(res.Handlers, h.Name)
@@ -153,7 +179,7 @@ func (n *Node) Check(payload string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, handlers, err := n.handlers(payload)
+	handlers, err := n.handlers(payload)
 	if err != nil {
 		return nil, err
 	}
@@ -171,24 +197,37 @@ func (n *Node) Install(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, handlers, err := n.handlers(n.Installation)
+	all, err := n.handlers(n.Installation)
 	if err != nil {
 		return nil, err
 	}
-	for _, shim := range chosen {
+	var known []handler.Handler
+	var variants []string
+	for _, s := range all {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		if err := shims.Configure(n.Installation, shim, shims.Options{
-			Debug: n.Settings.Debug, KernelParameters: n.Settings.KernelParameters(shim),
-			Annotations: n.Settings.AnnotationsOf(shim), ForceGuestPull: n.Settings.ForceGuestPull[shim],
+		if err := shims.Configure(n.Installation, s.shim, shims.Options{
+			Variant: s.variant, KernelParameters: n.Settings.KernelParameters(s.shim),
+			Annotations: n.Settings.AnnotationsOf(s.shim), ForceGuestPull: n.Settings.ForceGuestPull[s.shim],
 		}); err != nil {
 			return nil, err
 		}
+		known = append(known, s.Handler)
+		if s.variant != "" {
+			variants = append(variants, s.variant)
+		}
 	}
-	res := result(name, handlers)
-	if res.Restart, err = r.install(ctx, handlers); err != nil {
+	res := result(name, all)
+	if res.Restart, err = r.install(ctx, known); err != nil {
 		return nil, fmt.Errorf("making %s know the runtime handlers: %w", name, err)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	// What the runtime knew before and does not any more.
+	if err := shims.KeepVariants(n.Installation, variants); err != nil {
+		return nil, err
 	}
 	return res, nil
 }

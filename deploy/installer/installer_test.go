@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -124,10 +125,10 @@ func TestKilledAnywhereItConverges(t *testing.T) {
 	require.NoError(t, err)
 	installed := whole.state()
 
-	kill := func(t *testing.T, budget int, upgrade, clean bool) (killed bool) {
+	kill := func(t *testing.T, budget int, upgrade, clean bool, first ...string) (killed bool) {
 		m := newMachine(t)
 		if upgrade || clean {
-			i, _ := m.installer(a)
+			i, _ := m.installer(a, first...)
 			_, err := i.Install(t.Context())
 			require.NoError(t, err)
 		}
@@ -162,10 +163,18 @@ func TestKilledAnywhereItConverges(t *testing.T) {
 		require.Equal(t, before, m.state())
 		return err != nil
 	}
-	for name, how := range map[string][2]bool{"install": {false, false}, "upgrade": {true, false}, "cleanup": {false, true}} {
+	for name, how := range map[string]struct {
+		upgrade, clean bool
+		// first is what the environment of the installation said that is there already.
+		first []string
+	}{
+		"install": {}, "upgrade": {upgrade: true}, "cleanup": {clean: true},
+		"upgrade without debug variants": {upgrade: true, first: []string{"DEBUG", "true"}},
+		"cleanup of debug variants":      {clean: true, first: []string{"DEBUG", "true"}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			moments := 0
-			for kill(t, moments, how[0], how[1]) {
+			for kill(t, moments, how.upgrade, how.clean, how.first...) {
 				moments++
 			}
 			t.Logf("killed at %d moments", moments)
@@ -181,7 +190,7 @@ func TestKilledAnywhereItCanBeCleanedUp(t *testing.T) {
 		m := newMachine(t)
 		before := m.state()
 		m.budget = budget
-		i, _ := m.installer(p)
+		i, _ := m.installer(p, "DEBUG", "true")
 		_, err := i.Install(m.context())
 		m.budget = -1
 		i, _ = m.installer(p)
@@ -237,6 +246,112 @@ func TestHandlersOfAPayload(t *testing.T) {
 	_, err := i.Install(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []string{"kata-qemu-tdx-abcdef", "kata-qemu-tdx-blue-abcdef", "runc"}, m.serves)
+}
+
+// With DEBUG each shim has a variant, whose handler has the suffix and then the digest at
+// the end. All of it goes when it is not wanted any more, and nothing of it is in the shim.
+func TestDebugVariants(t *testing.T) {
+	const directory = "opt/kata/share/defaults/kata-containers/"
+	m := newMachine(t)
+	before := m.state()
+	p := payload(t, "a", "qemu-snp", "qemu-tdx")
+	install := func(environment ...string) *installerResult {
+		t.Helper()
+		i, _ := m.installer(p, environment...)
+		res, err := i.Install(t.Context())
+		require.NoError(t, err)
+		return res
+	}
+	install()
+	plain := m.state()
+
+	snapshotter := []string{"SNAPSHOTTER_HANDLER_MAPPING", "qemu-tdx:nydus"}
+	debug := append([]string{"DEBUG", "true"}, snapshotter...)
+	res := install(debug...)
+	require.True(t, res.Restarted)
+	require.Equal(t, []string{"kata-qemu-snp", "kata-qemu-snp-debug", "kata-qemu-tdx", "kata-qemu-tdx-debug"}, res.Handlers)
+	require.Equal(t, []string{"kata-qemu-snp", "kata-qemu-snp-debug", "kata-qemu-tdx", "kata-qemu-tdx-debug", "runc"}, m.serves)
+	debugged := m.state()
+	for file, content := range plain {
+		if strings.Contains(file, "/runtimes/") {
+			require.Equal(t, content, debugged[file], "the shim itself says more")
+		}
+	}
+	require.FileExists(t, m.path(directory+"custom-runtimes/kata-qemu-tdx-debug/configuration-qemu-tdx.toml"))
+	require.FileExists(t, m.path(directory+"custom-runtimes/kata-qemu-tdx-debug/config.d/50-overrides.toml"))
+	dropIn, err := os.ReadFile(m.path("etc/containerd/conf.d/kata-deploy.toml"))
+	require.NoError(t, err)
+	var config struct {
+		Plugins map[string]struct {
+			Containerd struct {
+				Runtimes map[string]struct {
+					Snapshotter string
+					Options     struct{ ConfigPath string }
+				}
+			}
+		}
+	}
+	require.NoError(t, toml.Unmarshal(dropIn, &config))
+	runtime := config.Plugins["io.containerd.cri.v1.runtime"].Containerd.Runtimes["kata-qemu-tdx-debug"]
+	require.Equal(t, m.path(directory+"custom-runtimes/kata-qemu-tdx-debug/configuration-qemu-tdx.toml"), runtime.Options.ConfigPath)
+	require.Equal(t, "nydus", runtime.Snapshotter)
+	require.False(t, install(debug...).Restarted, "containerd was started again for nothing")
+	require.Equal(t, debugged, m.state())
+
+	// One shim less, then without.
+	install("DEBUG", "true", "SHIMS", "qemu-tdx")
+	require.NoDirExists(t, m.path(directory+"custom-runtimes/kata-qemu-snp-debug"))
+	require.DirExists(t, m.path(directory+"custom-runtimes/kata-qemu-tdx-debug"))
+	install()
+	require.Equal(t, plain, m.state())
+
+	// Another digest is another handler with the same configuration.
+	for _, digest := range []string{"012345", "abcdef"} {
+		i, _ := m.installer(p, "DEBUG", "true", "MULTI_INSTALL_SUFFIX", "blue", "SHIMS", "qemu-tdx")
+		i.Node.Digest = digest
+		_, err := i.Install(t.Context())
+		require.NoError(t, err)
+		require.Subset(t, m.serves, []string{"kata-qemu-tdx-blue-" + digest, "kata-qemu-tdx-blue-debug-" + digest})
+		entries, err := os.ReadDir(m.path("opt/kata-blue/share/defaults/kata-containers/custom-runtimes"))
+		require.NoError(t, err)
+		require.Len(t, entries, 2)
+		require.Equal(t, "kata-qemu-tdx-blue-debug", entries[1].Name())
+	}
+	i, _ := m.installer(p, "MULTI_INSTALL_SUFFIX", "blue")
+	_, err = i.Cleanup(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, plain, m.state())
+	install(debug...)
+	i, _ = m.installer(p)
+	_, err = i.Cleanup(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, m.state())
+
+	// On CRI-O, too.
+	i, _ = m.installer(p, "DEBUG", "true", "CONTAINER_RUNTIME_VERSION", "cri-o://1.33.1", "PULL_TYPE_MAPPING", "qemu-tdx:guest-pull")
+	i.Cluster, i.Services, i.Lock = nil, nil, ""
+	_, err = i.Install(t.Context())
+	require.NoError(t, err)
+	dropIn, err = os.ReadFile(m.path("etc/crio/crio.conf.d/99-kata-deploy"))
+	require.NoError(t, err)
+	var crio struct {
+		CRIO struct {
+			Runtime struct {
+				Runtimes map[string]struct {
+					Config string `toml:"runtime_config_path"`
+					Pull   bool   `toml:"runtime_pull_image"`
+				}
+			}
+		}
+	}
+	require.NoError(t, toml.Unmarshal(dropIn, &crio))
+	require.Len(t, crio.CRIO.Runtime.Runtimes, 4)
+	variant := crio.CRIO.Runtime.Runtimes["kata-qemu-tdx-debug"]
+	require.Equal(t, m.path(directory+"custom-runtimes/kata-qemu-tdx-debug/configuration-qemu-tdx.toml"), variant.Config)
+	require.True(t, variant.Pull)
+	_, err = i.Cleanup(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, m.state())
 }
 
 func TestTwoInstallations(t *testing.T) {

@@ -67,7 +67,8 @@ type Settings struct {
 	// Suffix tells this installation from others on the node.
 	Suffix string
 	// DaemonSet is the name of the one that this is a pod of.
-	DaemonSet      string
+	DaemonSet string
+	// Debug adds a variant of each shim that says more.
 	Debug          bool
 	Distribution   string
 	RuntimeVersion string
@@ -162,6 +163,10 @@ func read(getenv func(string) string, goarch string) (*Settings, error) {
 			// The label of the installation without one says "default".
 			if !suffixRE.MatchString(text) || text == "default" {
 				return errors.New("must be lower-case letters, digits and dashes, 32 at most, and not `default`")
+			}
+			// It would have the handlers of another installation's debug variants.
+			if text == "debug" || strings.HasSuffix(text, "-debug") {
+				return errors.New("must not end with `debug`, as the handlers do that DEBUG=true adds")
 			}
 			return nil
 		}},

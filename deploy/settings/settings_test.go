@@ -61,6 +61,8 @@ func TestReadRefuses(t *testing.T) {
 	for want, pairs := range map[string][]string{
 		"MULTI_INSTALL_SUFFIX=../x: must be lower-case":                           {"MULTI_INSTALL_SUFFIX", "../x"},
 		"MULTI_INSTALL_SUFFIX=default: must be":                                   {"MULTI_INSTALL_SUFFIX", "default"},
+		"MULTI_INSTALL_SUFFIX=debug: must not end with `debug`":                   {"MULTI_INSTALL_SUFFIX", "debug"},
+		"MULTI_INSTALL_SUFFIX=blue-debug: must not end":                           {"MULTI_INSTALL_SUFFIX", "blue-debug"},
 		"DEVKIT=true: this kata-deploy cannot do that":                            {"DEVKIT", "true"},
 		"CUSTOM_RUNTIMES_ENABLED=true: this":                                      {"CUSTOM_RUNTIMES_ENABLED", "true"},
 		"EXPERIMENTAL_SETUP_SNAPSHOTTER=nydus: this":                              {"EXPERIMENTAL_SETUP_SNAPSHOTTER", "nydus"},

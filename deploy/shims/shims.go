@@ -26,6 +26,8 @@ const (
 	builtFor = "/opt/kata"
 	defaults = "share/defaults/kata-containers"
 	runtimes = defaults + "/runtimes"
+	// variants has what runs beside a shim's own configuration, by handler.
+	variants = defaults + "/custom-runtimes"
 
 	configurationPrefix = "configuration-"
 	configurationSuffix = ".toml"
@@ -33,16 +35,29 @@ const (
 	// Upstream's names for what upstream has drop-ins for. Where it changes the
 	// configuration itself, these stand before its owner's, too.
 	prefixDropIn      = "10-installation-prefix.toml"
-	debugDropIn       = "20-debug.toml"
+	formerDebugDropIn = "20-debug.toml"
 	kernelDropIn      = "30-kernel-params.toml"
 	annotationsDropIn = "40-annotations.toml"
 	guestPullDropIn   = "41-guest-pull.toml"
+	// What a variant is for is said last.
+	variantDropIn = "50-overrides.toml"
+
+	// A payload's kernel and its debug kernel are beside each other.
+	kernelSuffix      = ".container"
+	debugKernelSuffix = "-debug.container"
 )
+
+// debugKernelParameters are upstream's: what the agent logs, and what each driver of
+// the guest takes to start.
+var debugKernelParameters = []string{"agent.log=debug", "initcall_debug"}
 
 // Options are what a shim's configuration is made to say on a node.
 type Options struct {
-	// Debug makes runtime, agent and hypervisor say more.
-	Debug bool
+	// Variant is the handler of the shim's variant for debugging, which has a
+	// configuration of its own; empty means the shim itself. In the variant the runtime,
+	// the agent, the hypervisor and the guest's kernel say more, and the agent opens a
+	// console. All of that changes what is measured, so the shim itself has none of it.
+	Variant string
 	// KernelParameters are told to the guest's kernel, after those of the payload.
 	KernelParameters []string
 	// Annotations are those that pods may have, beside those of the payload.
@@ -69,9 +84,14 @@ func Available(installation string) ([]string, error) {
 	return shims, nil
 }
 
-// Path gives the configuration that a shim runs with.
-func Path(installation, shim string) string {
-	return filepath.Join(installation, runtimes, shim, configurationPrefix+shim+configurationSuffix)
+// Path gives the configuration that a shim runs with, or a variant of it if that is
+// not empty.
+func Path(installation, shim, variant string) string {
+	dir := filepath.Join(runtimes, shim)
+	if variant != "" {
+		dir = filepath.Join(variants, variant)
+	}
+	return filepath.Join(installation, dir, configurationPrefix+shim+configurationSuffix)
 }
 
 // Program gives the program of a shim.
@@ -79,7 +99,7 @@ func Program(installation string) string {
 	return filepath.Join(installation, "bin/containerd-shim-kata-v2")
 }
 
-// Configure writes what a shim runs with.
+// Configure writes what a shim, or a variant of it, runs with.
 func Configure(installation, shim string, o Options) error {
 	source := filepath.Join(installation, defaults, configurationPrefix+shim+configurationSuffix)
 	content, err := nodefile.Read(source)
@@ -93,7 +113,7 @@ func Configure(installation, shim string, o Options) error {
 	if err := toml.Unmarshal(content, &document); err != nil {
 		return exitcode.With(exitcode.BadInput, fmt.Errorf("%s: %w", source, err))
 	}
-	config := Path(installation, shim)
+	config := Path(installation, shim, o.Variant)
 	dropIns := filepath.Join(filepath.Dir(config), "config.d")
 	if err := nodefile.MakeDir(dropIns); err != nil {
 		return err
@@ -104,13 +124,23 @@ func Configure(installation, shim string, o Options) error {
 	if installation == builtFor {
 		moved = nil
 	}
+	debug, err := debugging(document, installation, o)
+	if err != nil {
+		return err
+	}
 	for name, settings := range map[string]map[string]any{
-		prefixDropIn:      moved,
-		debugDropIn:       debugging(document, o.Debug),
+		prefixDropIn: moved,
+		// Installers wrote it that knew no variants.
+		formerDebugDropIn: nil,
 		kernelDropIn:      kernelParameters(document, o.KernelParameters),
 		annotationsDropIn: annotations(document, o.Annotations),
 		guestPullDropIn:   guestPull(o.ForceGuestPull),
+		variantDropIn:     debug,
 	} {
+		if name == variantDropIn && o.Variant == "" {
+			// A shim's own configuration may have one of its owner's.
+			continue
+		}
 		file := filepath.Join(dropIns, name)
 		if len(settings) == 0 {
 			if _, err := nodefile.Remove(file); err != nil {
@@ -168,19 +198,52 @@ func move(value any, from, to string) any {
 }
 
 // debugging gives the settings by which each part that the configuration has says
-// more.
-func debugging(document map[string]any, debug bool) map[string]any {
-	if !debug {
-		return nil
+// more. A kernel for that is taken where the payload has one.
+func debugging(document map[string]any, installation string, o Options) (map[string]any, error) {
+	if o.Variant == "" {
+		return nil, nil
 	}
-	settings := map[string]any{"runtime": map[string]any{"enable_debug": true}}
-	for _, part := range []string{"hypervisor", "agent"} {
-		verbose := each(document, part, func(map[string]any) map[string]any { return map[string]any{"enable_debug": true} })
-		if len(verbose) > 0 {
-			settings[part] = verbose
+	hypervisors := map[string]any{}
+	for kind, hypervisor := range kinds(document, "hypervisor") {
+		verbose := map[string]any{"enable_debug": true}
+		hypervisors[kind] = verbose
+		kernel, _ := hypervisor["kernel"].(string)
+		if kernel == "" {
+			// The guest is not on this node.
+			continue
+		}
+		verbose["kernel_params"] = allParameters(hypervisor, slices.Concat(o.KernelParameters, debugKernelParameters))
+		debugKernel, err := debugKernelOf(kernel, installation)
+		if err != nil {
+			return nil, err
+		}
+		if debugKernel != "" {
+			verbose["kernel"] = debugKernel
 		}
 	}
-	return settings
+	agents := each(document, "agent", func(map[string]any) map[string]any {
+		return map[string]any{"enable_debug": true, "debug_console_enabled": true}
+	})
+	return map[string]any{"runtime": map[string]any{"enable_debug": true}, "hypervisor": hypervisors, "agent": agents}, nil
+}
+
+// debugKernelOf gives the debug kernel of a configuration's kernel on this node, or
+// nothing if the payload has none.
+func debugKernelOf(kernel, installation string) (string, error) {
+	name, ok := strings.CutSuffix(kernel, kernelSuffix)
+	if !ok {
+		return "", nil
+	}
+	file := name + debugKernelSuffix
+	if moved, ok := move(file, builtFor, installation).(string); ok {
+		file = moved
+	}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", exitcode.With(exitcode.LocalIO, fmt.Errorf("looking for the debug kernel: %w", err))
+	}
+	return file, nil
 }
 
 // kernelParameters gives the settings by which the guest's kernel is told more: one
@@ -190,12 +253,17 @@ func kernelParameters(document map[string]any, more []string) map[string]any {
 		return nil
 	}
 	return map[string]any{"hypervisor": each(document, "hypervisor", func(hypervisor map[string]any) map[string]any {
-		all := more
-		if has, _ := hypervisor["kernel_params"].(string); has != "" {
-			all = append([]string{has}, more...)
-		}
-		return map[string]any{"kernel_params": strings.Join(all, " ")}
+		return map[string]any{"kernel_params": allParameters(hypervisor, more)}
 	})}
+}
+
+// allParameters gives the kernel's parameters of a hypervisor, and more behind them.
+func allParameters(hypervisor map[string]any, more []string) string {
+	all := more
+	if has, _ := hypervisor["kernel_params"].(string); has != "" {
+		all = append([]string{has}, more...)
+	}
+	return strings.Join(all, " ")
 }
 
 // annotations gives the settings by which pods may have more annotations: one list has
@@ -227,25 +295,47 @@ func guestPull(force bool) map[string]any {
 // each gives settings for each kind of a part that the configuration has, such as
 // hypervisor.qemu.
 func each(document map[string]any, part string, settings func(map[string]any) map[string]any) map[string]any {
-	kinds, _ := document[part].(map[string]any)
 	all := map[string]any{}
-	for kind, value := range kinds {
-		has, _ := value.(map[string]any)
+	for kind, has := range kinds(document, part) {
 		all[kind] = settings(has)
 	}
 	return all
 }
 
-// Remove removes what Configure wrote for all shims, and what their owner put
-// beside it.
+// kinds gives what the configuration says of each kind of a part.
+func kinds(document map[string]any, part string) map[string]map[string]any {
+	all := map[string]map[string]any{}
+	has, _ := document[part].(map[string]any)
+	for kind, value := range has {
+		all[kind], _ = value.(map[string]any)
+	}
+	return all
+}
+
+// KeepVariants removes what Configure wrote for all variants but those of the given
+// handlers, and what their owner put beside it.
+func KeepVariants(installation string, handlers []string) error {
+	return removeBut(filepath.Join(installation, variants), handlers)
+}
+
+// Remove removes what Configure wrote for all shims and their variants, and what their
+// owner put beside it.
 func Remove(installation string) error {
-	all := filepath.Join(installation, runtimes)
+	if err := KeepVariants(installation, nil); err != nil {
+		return err
+	}
+	return removeBut(filepath.Join(installation, runtimes), nil)
+}
+
+// removeBut removes the directories in one but those to keep, and that itself if it
+// was made here and nothing is left.
+func removeBut(all string, keep []string) error {
 	entries, err := os.ReadDir(all)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return exitcode.With(exitcode.LocalIO, fmt.Errorf("looking for configurations: %w", err))
 	}
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || slices.Contains(keep, e.Name()) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(all, e.Name())); err != nil {
