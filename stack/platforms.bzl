@@ -312,7 +312,7 @@ def tee_selector(name):
     """
     return {TEE_LABEL[name]: "true"} if name in TEE_LABEL else {}
 
-def runtime_class(name, suffix = ""):
+def runtime_class(name, suffix = "", variant = ""):
     """Gives the RuntimeClass of a runtime class, for the API node.k8s.io/v1.
 
     Its name and its handler are those that kata-deploy makes a node's container
@@ -321,11 +321,13 @@ def runtime_class(name, suffix = ""):
     Args:
       name: name of the runtime class.
       suffix: what tells one installation on a node from another.
+      variant: what tells a variant of the runtime class from itself: `debug`, where
+        the installation has such, or nothing.
 
     Returns:
       The object, as a dict.
     """
-    full = "kata-" + name + ("-" + suffix if suffix else "")
+    full = "-".join([part for part in ["kata", name, suffix, variant] if part])
     return {
         "apiVersion": "node.k8s.io/v1",
         "handler": full,

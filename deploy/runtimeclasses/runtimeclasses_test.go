@@ -42,42 +42,60 @@ func classes(t *testing.T, file string) []nodev1.RuntimeClass {
 	}
 }
 
-func TestRuntimeClasses(t *testing.T) {
-	seen := map[string]bool{}
-	for _, entry := range strings.Fields(os.Getenv("KILN_RUNTIME_CLASSES")) {
+// platforms gives the RuntimeClasses of each platform that a variable names the files of.
+func platforms(t *testing.T, variable string) map[string][]nodev1.RuntimeClass {
+	t.Helper()
+	all := map[string][]nodev1.RuntimeClass{}
+	for _, entry := range strings.Fields(os.Getenv(variable)) {
 		platform, name, ok := strings.Cut(entry, "=")
 		require.True(t, ok, entry)
 		file, err := runfiles.Rlocation(name)
 		require.NoError(t, err)
-		found := classes(t, file)
-		require.NotEmpty(t, found, platform)
-		for _, c := range found {
-			require.Equal(t, "RuntimeClass", c.Kind)
-			require.Equal(t, nodev1.SchemeGroupVersion.String(), c.APIVersion)
-			require.Equal(t, c.Name, c.Handler, "the handler is what kata-deploy calls it")
-			require.True(t, strings.HasPrefix(c.Name, "kata-"), c.Name)
-			require.False(t, seen[c.Name], "%s is there twice", c.Name)
-			seen[c.Name] = true
-			require.Equal(t, "true", c.Scheduling.NodeSelector["katacontainers.io/kata-runtime"])
-			require.False(t, c.Overhead.PodFixed.Memory().IsZero())
-			require.False(t, c.Overhead.PodFixed.Cpu().IsZero())
+		all[platform] = classes(t, file)
+		require.NotEmpty(t, all[platform], platform)
+	}
+	require.NotEmpty(t, all, variable)
+	return all
+}
+
+func TestRuntimeClasses(t *testing.T) {
+	seen := map[string]bool{}
+	for _, variable := range []string{"KILN_RUNTIME_CLASSES", "KILN_DEBUG_RUNTIME_CLASSES"} {
+		for _, found := range platforms(t, variable) {
+			for _, c := range found {
+				require.Equal(t, "RuntimeClass", c.Kind)
+				require.Equal(t, nodev1.SchemeGroupVersion.String(), c.APIVersion)
+				require.Equal(t, c.Name, c.Handler, "the handler is what kata-deploy calls it")
+				require.True(t, strings.HasPrefix(c.Name, "kata-"), c.Name)
+				require.False(t, seen[c.Name], "%s is there twice", c.Name)
+				seen[c.Name] = true
+				require.Equal(t, "true", c.Scheduling.NodeSelector["katacontainers.io/kata-runtime"])
+				require.False(t, c.Overhead.PodFixed.Memory().IsZero())
+				require.False(t, c.Overhead.PodFixed.Cpu().IsZero())
+			}
 		}
 	}
 	require.True(t, seen["kata-qemu-tdx"])
+	require.True(t, seen["kata-qemu-tdx-debug"])
+}
+
+// A debug variant differs by its name alone: it runs on the same nodes, and takes as much
+// of them.
+func TestDebugVariants(t *testing.T) {
+	variants := platforms(t, "KILN_DEBUG_RUNTIME_CLASSES")
+	for platform, found := range platforms(t, "KILN_RUNTIME_CLASSES") {
+		for i := range found {
+			found[i].Name += "-debug"
+			found[i].Handler += "-debug"
+		}
+		require.Equal(t, found, variants[platform])
+	}
 }
 
 func TestTDX(t *testing.T) {
-	for _, entry := range strings.Fields(os.Getenv("KILN_RUNTIME_CLASSES")) {
-		if name, ok := strings.CutPrefix(entry, "tdx="); ok {
-			file, err := runfiles.Rlocation(name)
-			require.NoError(t, err)
-			found := classes(t, file)
-			require.Len(t, found, 1)
-			require.Equal(t, "true", found[0].Scheduling.NodeSelector["intel.feature.node.kubernetes.io/tdx"])
-			require.Equal(t, int64(2048<<20), found[0].Overhead.PodFixed.Memory().Value())
-			require.Equal(t, int64(1000), found[0].Overhead.PodFixed.Cpu().MilliValue())
-			return
-		}
-	}
-	require.Fail(t, "no RuntimeClass of tdx")
+	found := platforms(t, "KILN_RUNTIME_CLASSES")["tdx"]
+	require.Len(t, found, 1)
+	require.Equal(t, "true", found[0].Scheduling.NodeSelector["intel.feature.node.kubernetes.io/tdx"])
+	require.Equal(t, int64(2048<<20), found[0].Overhead.PodFixed.Memory().Value())
+	require.Equal(t, int64(1000), found[0].Overhead.PodFixed.Cpu().MilliValue())
 }

@@ -70,9 +70,11 @@ do, or contradict each other. It says all that is wrong, each by the value's nam
 {{- $errors = append $errors "no shim is enabled: set shims.<shim>.enabled" -}}
 {{- end -}}
 {{- range $shim, $_ := $enabled -}}
-{{- $handler := include "kata-deploy.handler" (dict "root" $ "shim" $shim) -}}
+{{- range $variant := include "kata-deploy.variants" $ | fromJsonArray -}}
+{{- $handler := include "kata-deploy.handler" (dict "root" $ "shim" $shim "variant" $variant) -}}
 {{- if gt (len $handler) 63 -}}
 {{- $errors = append $errors (printf "the handler %s has %d characters, Kubernetes takes 63: choose a shorter env.multiInstallSuffix or env.handlerDigest" $handler (len $handler)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $defaults := dict -}}

@@ -67,12 +67,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- index .root.Values.defaultShim .arch | default (eq (len $there) 1 | ternary ($there | first) "") -}}
 {{- end -}}
 
-{{- /* What a RuntimeClass and the container runtime call `shim`. */ -}}
+{{- /* What a RuntimeClass and the container runtime call `shim`, or its `variant` if there is one. */ -}}
 {{- define "kata-deploy.runtimeClassName" -}}
-kata-{{ .shim }}{{ with .root.Values.env.multiInstallSuffix }}-{{ . }}{{ end }}
+kata-{{ .shim }}{{ with .root.Values.env.multiInstallSuffix }}-{{ . }}{{ end }}{{ with .variant }}-{{ . }}{{ end }}
 {{- end -}}
 {{- define "kata-deploy.handler" -}}
 {{ include "kata-deploy.runtimeClassName" . }}{{ with .root.Values.env.handlerDigest }}-{{ . }}{{ end }}
+{{- end -}}
+
+{{- /* The variants of each shim: itself, and what the installer adds to it. */ -}}
+{{- define "kata-deploy.variants" -}}
+{{- .Values.debug | ternary (list "" "debug") (list "") | toJson -}}
 {{- end -}}
 
 {{- /* Where the distribution's containerd has what the installer changes. */ -}}

@@ -347,6 +347,34 @@ func TestSettingsOfShims(t *testing.T) {
 	require.Empty(t, rendering(t, values{"runtimeClasses": values{"enabled": false}}).classes)
 }
 
+// TestDebugVariants holds a shim's variant to its shim: it is for the same nodes and takes
+// as much of them. Of the shims themselves nothing differs.
+func TestDebugVariants(t *testing.T) {
+	for _, suffix := range []string{"", "blue"} {
+		given := []values{only("qemu-tdx", "qemu-snp"), {
+			"env":            values{"multiInstallSuffix": suffix, "handlerDigest": "00112233"},
+			"defaultShim":    values{"amd64": "qemu-tdx"},
+			"runtimeClasses": values{"createDefault": true, "defaultName": "kata-mine"},
+			"shims":          values{"qemu-tdx": values{"runtimeClass": values{"nodeSelector": values{"tier": "gold"}, "overhead": values{"memory": "1Gi"}}}},
+		}}
+		without, with := rendering(t, given...), rendering(t, append(given, values{"debug": true})...)
+		require.Equal(t, "true", with.env()["DEBUG"])
+		require.Len(t, with.classes, 5)
+		for name, class := range without.classes {
+			require.Equal(t, class, with.classes[name])
+			if name == "kata-mine" {
+				continue
+			}
+			// kata-deploy.Node.handlers has the same order.
+			variant := class.DeepCopy()
+			variant.Name += "-debug"
+			variant.Handler = variant.Name + "-00112233"
+			require.Equal(t, variant, with.classes[variant.Name])
+		}
+		require.NotContains(t, with.classes, "kata-mine-debug")
+	}
+}
+
 func TestWhichShims(t *testing.T) {
 	off := values{"enabled": false}
 	r := rendering(t, values{"shims": values{"clh": off, "fc": off, "qemu": off, "qemu-coco-dev": values{"supportedArches": []any{"s390x"}}}})
@@ -450,12 +478,17 @@ func TestRefused(t *testing.T) {
 		"relative prefix":  {values{"env": values{"installationPrefix": "srv"}}, []string{"/env/installationPrefix"}},
 		"odd suffix":       {values{"env": values{"multiInstallSuffix": "Blue"}}, []string{"/env/multiInstallSuffix"}},
 		"suffix default":   {values{"env": values{"multiInstallSuffix": "default"}}, []string{"/env/multiInstallSuffix"}},
+		"suffix debug":     {values{"env": values{"multiInstallSuffix": "debug"}}, []string{"/env/multiInstallSuffix"}},
+		"suffix of debug":  {values{"env": values{"multiInstallSuffix": "blue-debug"}}, []string{"/env/multiInstallSuffix"}},
 		"digest, whole":    {values{"env": values{"handlerDigest": digest}}, []string{"/env/handlerDigest"}},
 		"debug as text":    {values{"debug": "yes"}, []string{"/debug"}},
 		"taint":            {values{"startupTaints": []any{"kata=true:NoSchedule"}}, []string{"/startupTaints/0"}},
 		"overhead":         {values{"shims": values{"qemu": values{"runtimeClass": values{"overhead": values{"memory": "lots"}}}}}, []string{"/shims/qemu/runtimeClass/overhead/memory"}},
 		"nothing enabled":  {only(), []string{"no shim is enabled"}},
 		"long handler":     {values{"env": values{"multiInstallSuffix": strings.Repeat("b", 32), "handlerDigest": strings.Repeat("0", 32)}}, []string{"kata-qemu-tdx-" + strings.Repeat("b", 32), "Kubernetes takes 63"}},
+		"long variant": {values{"debug": true, "env": values{"multiInstallSuffix": strings.Repeat("b", 32), "handlerDigest": strings.Repeat("0", 12)}}, []string{
+			"the handler kata-qemu-tdx-" + strings.Repeat("b", 32) + "-debug-" + strings.Repeat("0", 12) + " has 65 characters, Kubernetes takes 63",
+		}},
 		"no such default": {values{"defaultShim": values{"amd64": "qemu-runtime-rs"}}, []string{"defaultShim.amd64=qemu-runtime-rs is not enabled for amd64; enabled are: clh, fc, qemu, "}},
 		"default is off":  {values{"defaultShim": values{"arm64": "qemu"}, "shims": only("qemu-tdx")["shims"]}, []string{"defaultShim.arm64=qemu is not enabled for arm64; enabled are: none"}},
 		"which default":   {values{"runtimeClasses": values{"createDefault": true}}, []string{"defaultShim.amd64 is not set", "clh, fc, qemu, qemu-coco-dev"}},

@@ -65,7 +65,7 @@ func readCcRuntime(t *testing.T, file string) (content []byte, cc ccRuntime) {
 }
 
 func TestCcRuntime(t *testing.T) {
-	classes, receipts := tables(t), given(t, "KILN_RECEIPTS")
+	classes, receipts := tables(t, "KILN_RUNTIME_CLASSES"), given(t, "KILN_RECEIPTS")
 	for platform, file := range given(t, "KILN_OPERATOR") {
 		t.Run(platform, func(t *testing.T) {
 			content, cc := readCcRuntime(t, file)

@@ -54,11 +54,12 @@ func split(t *testing.T, name string) [][]byte {
 	}
 }
 
-// tables gives the RuntimeClasses of each platform, as the table has them.
-func tables(t *testing.T) map[string]map[string]*nodev1.RuntimeClass {
+// tables gives the RuntimeClasses of each platform, as the table has them; variable names
+// their files.
+func tables(t *testing.T, variable string) map[string]map[string]*nodev1.RuntimeClass {
 	t.Helper()
 	classes := map[string]map[string]*nodev1.RuntimeClass{}
-	for platform, file := range given(t, "KILN_RUNTIME_CLASSES") {
+	for platform, file := range given(t, variable) {
 		classes[platform] = decode(t, split(t, file)).classes
 		require.NotEmpty(t, classes[platform], platform)
 	}
@@ -84,13 +85,16 @@ func archive(t *testing.T) *render.Chart {
 }
 
 func TestRuntimeClassesAreTheTables(t *testing.T) {
-	for platform, want := range tables(t) {
+	variants := tables(t, "KILN_DEBUG_RUNTIME_CLASSES")
+	for platform, want := range tables(t, "KILN_RUNTIME_CLASSES") {
 		t.Run(platform, func(t *testing.T) {
 			var shims []string
 			for name := range want {
 				shims = append(shims, strings.TrimPrefix(name, "kata-"))
 			}
 			requireSame(t, want, rendering(t, only(shims...)).classes)
+			maps.Copy(want, variants[platform])
+			requireSame(t, want, rendering(t, only(shims...), values{"debug": true}).classes)
 		})
 	}
 }
@@ -98,7 +102,7 @@ func TestRuntimeClassesAreTheTables(t *testing.T) {
 // TestThePayloadOfThePlatform takes the chart and the values as people do who have
 // built them.
 func TestThePayloadOfThePlatform(t *testing.T) {
-	classes, receipts := tables(t), given(t, "KILN_RECEIPTS")
+	classes, receipts := tables(t, "KILN_RUNTIME_CLASSES"), given(t, "KILN_RECEIPTS")
 	for platform, file := range given(t, "KILN_VALUES") {
 		t.Run(platform, func(t *testing.T) {
 			r, err := receipt.ReadFile(receipts[platform])
