@@ -95,9 +95,8 @@ func TestImports(t *testing.T) {
 	})
 
 	t.Run("a payload that it was missing for", func(t *testing.T) {
-		out, err := w.build("//payload:fc", "//deploy/chart:fc")
+		_, err := w.build("//payload:fc", "//deploy/chart:fc")
 		require.NoError(t, err)
-		require.Contains(t, out, "//payload:fc up-to-date")
 	})
 
 	t.Run("one that is not pinned fails, and nothing else", func(t *testing.T) {
