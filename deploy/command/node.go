@@ -15,6 +15,7 @@ import (
 	"github.com/kiln-build/kiln/deploy/installer"
 	"github.com/kiln-build/kiln/deploy/kubernetes"
 	"github.com/kiln-build/kiln/deploy/lock"
+	"github.com/kiln-build/kiln/deploy/nydus"
 	"github.com/kiln-build/kiln/deploy/settings"
 	"github.com/kiln-build/kiln/deploy/systemd"
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -41,6 +42,7 @@ type nodeFlags struct {
 
 	kubeconfig, namespace       string
 	lock, systemd, unit, socket string
+	units                       string
 	machineID                   string
 	timeout                     time.Duration
 	output                      outputFormat
@@ -59,6 +61,7 @@ func addNodeFlags(cmd *cobra.Command, getenv func(string) string) *nodeFlags {
 	flags.StringVar(&f.socket, "cri-socket", "", "where the node's runtime listens (default: as the distribution has it)")
 	flags.StringVar(&f.unit, "unit", "", "systemd's unit of the node's runtime (default: as the distribution has it)")
 	flags.StringVar(&f.systemd, "systemd", systemd.Socket, "where systemd of the node listens")
+	flags.StringVar(&f.units, "unit-directory", nydus.UnitDirectory, "where the node has units that are not of its distribution")
 	flags.StringVar(&f.lock, "lock", lock.Path, "by which file installations on the node wait for each other")
 	flags.StringVar(&f.machineID, "machine-id", "/etc/machine-id", "which file has the machine's ID")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the cluster (default: as the pod that this is)")
@@ -79,7 +82,7 @@ func (f *nodeFlags) installer(cmd *cobra.Command) (*installer.Installer, error) 
 		return nil, err
 	}
 	i := &installer.Installer{
-		Node: &f.cri, Payload: f.payload, Unit: f.unit, Socket: f.socket, MachineID: f.machineID,
+		Node: &f.cri, Payload: f.payload, Unit: f.unit, Socket: f.socket, MachineID: f.machineID, UnitDirectory: f.units,
 		Timeout: f.timeout, Grace: grace, Progress: cmd.ErrOrStderr(), Now: time.Now,
 		Connect: func(socket string) installer.Runtime { return &criclient.Client{Socket: socket} },
 	}

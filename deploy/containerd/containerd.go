@@ -38,10 +38,10 @@ type record struct {
 	After  []byte `json:"after,omitempty"`
 }
 
-// Install makes containerd know the handlers. It tells whether anything changed,
-// so that containerd must be started again.
-func (l *Layout) Install(ctx context.Context, handlers []handler.Handler) (changed bool, err error) {
-	dropIn, err := DropIn(l.Schema, handlers)
+// Install makes containerd know the handlers, and the sockets of snapshotters by their
+// names. It tells whether anything changed, so that containerd must be started again.
+func (l *Layout) Install(ctx context.Context, handlers []handler.Handler, snapshotters map[string]string) (changed bool, err error) {
+	dropIn, err := DropIn(l.Schema, handlers, snapshotters)
 	if err != nil {
 		return false, err
 	}

@@ -169,7 +169,7 @@ func TestFindRefuses(t *testing.T) {
 // What each schema wants is in testdata.
 func TestDropIn(t *testing.T) {
 	for schema := 1; schema <= 3; schema++ {
-		got, err := DropIn(schema, handlers())
+		got, err := DropIn(schema, handlers(), nil)
 		require.NoError(t, err)
 		want, err := os.ReadFile(fmt.Sprintf("testdata/schema-%d.toml", schema))
 		require.NoError(t, err)
@@ -177,7 +177,14 @@ func TestDropIn(t *testing.T) {
 		var document map[string]any
 		require.NoError(t, toml.Unmarshal(got, &document))
 	}
-	_, err := DropIn(4, nil)
+	// A snapshotter that is a service of its own is told which image a layer is of.
+	for schema, plugin := range map[int]string{1: "cri.containerd", 2: "'io.containerd.grpc.v1.cri'.containerd", 3: "'io.containerd.cri.v1.images'"} {
+		got, err := DropIn(schema, handlers(), map[string]string{"nydus": "/run/n.sock"})
+		require.NoError(t, err)
+		require.Contains(t, string(got), "[proxy_plugins.nydus]\naddress = '/run/n.sock'\ntype = 'snapshot'\n")
+		require.Contains(t, string(got), "[plugins."+plugin+"]\ndisable_snapshot_annotations = false\n")
+	}
+	_, err := DropIn(4, nil, nil)
 	require.ErrorContains(t, err, "schema 4")
 }
 
@@ -201,7 +208,7 @@ func TestInstallAndRemove(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := n.content(t)
 			l := n.layout(t)
-			changed, err := l.Install(t.Context(), handlers())
+			changed, err := l.Install(t.Context(), handlers(), nil)
 			require.NoError(t, err)
 			require.True(t, changed)
 			installed := n.content(t)
@@ -218,12 +225,12 @@ func TestInstallAndRemove(t *testing.T) {
 			// Find sees what Install made, and gives the same.
 			again := n.layout(t)
 			require.Equal(t, l, again)
-			changed, err = again.Install(t.Context(), handlers())
+			changed, err = again.Install(t.Context(), handlers(), nil)
 			require.NoError(t, err)
 			require.False(t, changed, "containerd would be started again for nothing")
 			require.Equal(t, installed, n.content(t))
 
-			changed, err = again.Install(t.Context(), handlers()[:1])
+			changed, err = again.Install(t.Context(), handlers()[:1], nil)
 			require.NoError(t, err)
 			require.True(t, changed)
 
@@ -258,15 +265,15 @@ func TestInterruptedAnywhereItGoesOn(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d steps", name, steps), func(t *testing.T) {
 				n := nodes(t)[name]
 				before := n.content(t)
-				_, err := n.layout(t).Install(&stopping{t.Context(), steps}, handlers())
+				_, err := n.layout(t).Install(&stopping{t.Context(), steps}, handlers(), nil)
 				if steps < 2 {
 					require.ErrorContains(t, err, "killed", "nothing was interrupted")
 				}
 				// From here both ways are open.
-				_, err = n.layout(t).Install(t.Context(), handlers())
+				_, err = n.layout(t).Install(t.Context(), handlers(), nil)
 				require.NoError(t, err)
 				whole := nodes(t)[name]
-				_, err = whole.layout(t).Install(t.Context(), handlers())
+				_, err = whole.layout(t).Install(t.Context(), handlers(), nil)
 				require.NoError(t, err)
 				require.Len(t, n.content(t), len(whole.content(t)))
 				_, err = n.layout(t).Remove(&stopping{t.Context(), steps})
@@ -281,7 +288,7 @@ func TestInterruptedAnywhereItGoesOn(t *testing.T) {
 
 				n = nodes(t)[name]
 				before = n.content(t)
-				_, _ = n.layout(t).Install(&stopping{t.Context(), steps}, handlers())
+				_, _ = n.layout(t).Install(&stopping{t.Context(), steps}, handlers(), nil)
 				_, err = n.layout(t).Remove(t.Context())
 				require.NoError(t, err)
 				require.Equal(t, before, n.content(t))
@@ -301,7 +308,7 @@ func TestTwoInstallations(t *testing.T) {
 			other := *n
 			other.Suffix = "blue"
 			for _, i := range []*node{n, &other} {
-				_, err := i.layout(t).Install(t.Context(), handlers())
+				_, err := i.layout(t).Install(t.Context(), handlers(), nil)
 				require.NoError(t, err)
 			}
 			order := []*node{n, &other}
@@ -327,12 +334,12 @@ func TestTwoInstallations(t *testing.T) {
 func TestWhatOthersChangeStays(t *testing.T) {
 	n := newNode(t, "1.7.0").config(t, "version = 2\n")
 	l := n.layout(t)
-	_, err := l.Install(t.Context(), handlers())
+	_, err := l.Install(t.Context(), handlers(), nil)
 	require.NoError(t, err)
 	content, err := os.ReadFile(l.Config)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(l.Config, append(content, "root = '/mine'\n"...), 0o600))
-	changed, err := n.layout(t).Install(t.Context(), handlers())
+	changed, err := n.layout(t).Install(t.Context(), handlers(), nil)
 	require.NoError(t, err)
 	require.False(t, changed)
 	_, err = n.layout(t).Remove(t.Context())
@@ -348,7 +355,7 @@ func TestALinkStaysOne(t *testing.T) {
 	require.NoError(t, os.Rename(config, filepath.Join(n.Directory, "real.toml")))
 	require.NoError(t, os.Symlink("real.toml", config))
 	before := n.content(t)
-	_, err := n.layout(t).Install(t.Context(), handlers())
+	_, err := n.layout(t).Install(t.Context(), handlers(), nil)
 	require.NoError(t, err)
 	require.NotEqual(t, before, n.content(t))
 	_, err = n.layout(t).Remove(t.Context())
@@ -359,7 +366,7 @@ func TestALinkStaysOne(t *testing.T) {
 func TestARecordOfAnotherVersion(t *testing.T) {
 	n := newNode(t, "2.2.0")
 	l := n.layout(t)
-	_, err := l.Install(t.Context(), handlers())
+	_, err := l.Install(t.Context(), handlers(), nil)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(l.record, []byte(`{"schemaVersion": 2}`), 0o600))
 	_, err = l.Remove(t.Context())
@@ -375,14 +382,14 @@ func TestTheNodeChanges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, "2.1.0").config(t, "version = 3\n")
 			old := n.layout(t)
-			_, err := old.Install(t.Context(), handlers())
+			_, err := old.Install(t.Context(), handlers(), nil)
 			require.NoError(t, err)
 			confD := "imports = ['" + n.Directory + "/conf.d/*.toml', '" + old.DropIn + "']\nversion = 3\n"
 			n.config(t, confD)
 			l := n.layout(t)
 			require.NotEqual(t, old.DropIn, l.DropIn)
 			if !remove {
-				changed, err := l.Install(t.Context(), handlers())
+				changed, err := l.Install(t.Context(), handlers(), nil)
 				require.NoError(t, err)
 				require.True(t, changed)
 				require.FileExists(t, l.DropIn)

@@ -24,9 +24,10 @@ func criPlugin(schema int) string {
 
 const imagesPlugin = "io.containerd.cri.v1.images"
 
-// DropIn makes the configuration that adds handlers to containerd, in the given
-// schema (`version`): 1, 2 or 3. See docs/cri/config.md of containerd.
-func DropIn(schema int, handlers []handler.Handler) ([]byte, error) {
+// DropIn makes the configuration that adds handlers to containerd, and snapshotters that
+// listen at a socket, by their names, in the given schema (`version`): 1, 2 or 3. See
+// docs/cri/config.md and docs/PLUGINS.md of containerd.
+func DropIn(schema int, handlers []handler.Handler, snapshotters map[string]string) ([]byte, error) {
 	if schema < 1 || schema > 3 {
 		return nil, fmt.Errorf("configuration of schema %d: kata-deploy writes 1, 2 and 3", schema)
 	}
@@ -48,11 +49,31 @@ func DropIn(schema int, handlers []handler.Handler) ([]byte, error) {
 		}
 		runtimes[h.Name] = runtime
 	}
-	plugins := map[string]any{criPlugin(schema): map[string]any{"containerd": map[string]any{"runtimes": runtimes}}}
+	containerd := map[string]any{"runtimes": runtimes}
+	images := map[string]any{}
 	if schema >= 3 && len(platforms) > 0 {
-		plugins[imagesPlugin] = map[string]any{"runtime_platforms": platforms}
+		images["runtime_platforms"] = platforms
 	}
-	content := map[string]any{"plugins": plugins}
+	content := map[string]any{}
+	if len(snapshotters) > 0 {
+		proxies := map[string]any{}
+		for name, socket := range snapshotters {
+			proxies[name] = map[string]any{"type": "snapshot", "address": socket}
+		}
+		content["proxy_plugins"] = proxies
+		// One that does not unpack must be told which image a layer is of.
+		const annotations = "disable_snapshot_annotations"
+		if schema >= 3 {
+			images[annotations] = false
+		} else {
+			containerd[annotations] = false
+		}
+	}
+	plugins := map[string]any{criPlugin(schema): map[string]any{"containerd": containerd}}
+	if len(images) > 0 {
+		plugins[imagesPlugin] = images
+	}
+	content["plugins"] = plugins
 	if schema > 1 {
 		content["version"] = schema
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/kiln-build/kiln/deploy/crio"
 	"github.com/kiln-build/kiln/deploy/handler"
 	"github.com/kiln-build/kiln/deploy/nodefile"
+	"github.com/kiln-build/kiln/deploy/nydus"
 	"github.com/kiln-build/kiln/deploy/settings"
 	"github.com/kiln-build/kiln/deploy/shims"
 	"github.com/kiln-build/kiln/tools/exitcode"
@@ -62,7 +63,7 @@ type Result struct {
 
 // runtime is what a node may have.
 type runtime interface {
-	install(ctx context.Context, handlers []handler.Handler) (changed bool, err error)
+	install(ctx context.Context, handlers []handler.Handler, snapshotters map[string]string) (changed bool, err error)
 	remove(ctx context.Context) (changed bool, err error)
 	// files are those that are written.
 	files() []string
@@ -70,8 +71,8 @@ type runtime interface {
 
 type containerdRuntime struct{ *containerd.Layout }
 
-func (r containerdRuntime) install(ctx context.Context, handlers []handler.Handler) (bool, error) {
-	return r.Install(ctx, handlers)
+func (r containerdRuntime) install(ctx context.Context, handlers []handler.Handler, snapshotters map[string]string) (bool, error) {
+	return r.Install(ctx, handlers, snapshotters)
 }
 func (r containerdRuntime) remove(ctx context.Context) (bool, error) { return r.Remove(ctx) }
 
@@ -84,7 +85,7 @@ func (r containerdRuntime) files() []string {
 
 type crioRuntime struct{ directory, suffix string }
 
-func (r crioRuntime) install(_ context.Context, handlers []handler.Handler) (bool, error) {
+func (r crioRuntime) install(_ context.Context, handlers []handler.Handler, _ map[string]string) (bool, error) {
 	return crio.Install(r.directory, r.suffix, handlers)
 }
 
@@ -103,6 +104,9 @@ func (n *Node) find() (name string, _ runtime, err error) {
 		})
 		return name, containerdRuntime{l}, err
 	case "cri-o":
+		if s.Nydus {
+			return "", nil, exitcode.With(exitcode.BadInput, fmt.Errorf("%s=%s: this node has CRI-O, which knows no snapshotters", settings.SetUp, nydus.Name))
+		}
 		return name, crioRuntime{n.CRIODirectory, s.Suffix}, nil
 	case "":
 		err = errors.New(settings.RuntimeVersion + " is not set: it is what the node's status says of its runtime, such as containerd://2.2.1")
@@ -153,6 +157,10 @@ func (n *Node) handlers(payload string) ([]served, error) {
 			}
 			s.Shim, s.Config = shims.Program(n.Installation), shims.Path(n.Installation, shim, s.variant)
 			s.Snapshotter, s.GuestPull = n.Settings.Snapshotters[shim], n.Settings.GuestPull[shim]
+			if n.Settings.Nydus && s.Snapshotter == nydus.Name {
+				// That of this installation.
+				s.Snapshotter = nydus.Plugin(n.Settings.Suffix)
+			}
 			all = append(all, s)
 		}
 	}
@@ -219,7 +227,7 @@ func (n *Node) Install(ctx context.Context) (*Result, error) {
 		}
 	}
 	res := result(name, all)
-	if res.Restart, err = r.install(ctx, known); err != nil {
+	if res.Restart, err = r.install(ctx, known, n.snapshotters()); err != nil {
 		return nil, fmt.Errorf("making %s know the runtime handlers: %w", name, err)
 	}
 	if err := context.Cause(ctx); err != nil {
@@ -230,6 +238,14 @@ func (n *Node) Install(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return res, nil
+}
+
+// snapshotters are the sockets of those that the installation sets up, by name.
+func (n *Node) snapshotters() map[string]string {
+	if !n.Settings.Nydus {
+		return nil
+	}
+	return map[string]string{nydus.Plugin(n.Settings.Suffix): nydus.Socket(n.Settings.Suffix)}
 }
 
 // Remove makes the runtime forget the handlers, and then removes what the shims

@@ -16,6 +16,8 @@ import (
 	"github.com/kiln-build/kiln/deploy/criclient"
 	"github.com/kiln-build/kiln/deploy/kubernetes"
 	"github.com/kiln-build/kiln/deploy/nodefile"
+	"github.com/kiln-build/kiln/deploy/nydus"
+	"github.com/kiln-build/kiln/deploy/settings"
 	"github.com/kiln-build/kiln/tools/exitcode"
 )
 
@@ -31,10 +33,10 @@ type Cluster interface {
 	Wanted(ctx context.Context, namespace, name string) (bool, error)
 }
 
-// Services starts units of the node again. It is systemd.Manager.
+// Services is the node's systemd. It is systemd.Manager.
 type Services interface {
+	nydus.Services
 	Find(ctx context.Context, units []string) (string, error)
-	Restart(ctx context.Context, unit string) error
 }
 
 // Runtime tells what the node's container runtime serves. It is criclient.Client.
@@ -57,6 +59,8 @@ type Installer struct {
 	Connect func(socket string) Runtime
 	// Unit and Socket are those of the runtime; empty means what the distribution has.
 	Unit, Socket string
+	// UnitDirectory is where units of the node are that are not of its distribution.
+	UnitDirectory string
 	// MachineID is the file that has the machine's ID.
 	MachineID string
 	// Namespace is that of the DaemonSet.
@@ -258,6 +262,11 @@ func (i *Installer) hostCheck(res *Result) step {
 		if err != nil {
 			return "", err
 		}
+		if i.Node.Settings.Nydus {
+			if err := i.checkSnapshotter(); err != nil {
+				return "", err
+			}
+		}
 		if i.Services != nil {
 			// Both are needed later, when files have changed already.
 			if _, err := i.unit(ctx); err != nil {
@@ -354,6 +363,10 @@ func (i *Installer) cri(res *Result) step {
 		if err != nil {
 			return "", err
 		}
+		// Before the runtime hears of it.
+		if err := i.snapshotter(ctx, restart); err != nil {
+			return "", err
+		}
 		done, err := i.Node.Install(ctx)
 		if err != nil {
 			return "", err
@@ -390,6 +403,49 @@ func (i *Installer) cri(res *Result) step {
 	}}
 }
 
+// checkSnapshotter finds out whether the snapshotter can be set up, which takes systemd
+// and a payload that has it.
+func (i *Installer) checkSnapshotter() error {
+	if i.Services == nil {
+		return exitcode.With(exitcode.BadInput, fmt.Errorf("%s=%s: that starts a service, which is not done where only files are changed", settings.SetUp, nydus.Name))
+	}
+	if err := nydus.Check(i.Payload); err != nil {
+		return fmt.Errorf("%s=%s: %w", settings.SetUp, nydus.Name, err)
+	}
+	return nodefile.Writable(i.UnitDirectory)
+}
+
+// snapshotter sets the snapshotter up, or takes away what an earlier call set up and this
+// one is not to.
+func (i *Installer) snapshotter(ctx context.Context, restart bool) error {
+	s := i.nydus()
+	switch {
+	case i.Node.Settings.Nydus:
+		if err := i.checkSnapshotter(); err != nil {
+			return err
+		}
+		changed, err := s.Install(ctx, restart)
+		if err != nil {
+			return fmt.Errorf("setting up the nydus snapshotter: %w", err)
+		}
+		if changed {
+			i.say("cri: %s runs as %s", nydus.Plugin(s.Suffix), s.Unit())
+		}
+		return nil
+	case i.Services == nil:
+		return nil
+	default:
+		_, err := s.Remove(ctx)
+		return err
+	}
+}
+
+func (i *Installer) nydus() *nydus.Snapshotter {
+	return &nydus.Snapshotter{
+		Installation: i.Node.Installation, Suffix: i.Node.Settings.Suffix, UnitDirectory: i.UnitDirectory, Services: i.Services,
+	}
+}
+
 // missing gives the handlers that a runtime does not know, if it tells.
 func missing(status *criclient.Status, handlers []string) []string {
 	var absent []string
@@ -414,6 +470,11 @@ func (i *Installer) revert(res *CleanupResult) step {
 		done, err := i.Node.Remove(ctx)
 		if err != nil {
 			return "", err
+		}
+		if i.Services != nil {
+			if _, err := i.nydus().Remove(ctx); err != nil {
+				return "", err
+			}
 		}
 		res.Restart = restart || done.Restart
 		if !res.Restart {

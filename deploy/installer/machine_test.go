@@ -47,6 +47,10 @@ type machine struct {
 	// serves are the handlers that containerd knows.
 	serves   []string
 	restarts []string
+	// enabled are the units that start with the machine, runs is what each of those that
+	// run was when it was started.
+	enabled map[string]bool
+	runs    map[string]string
 	// deaf says that containerd does not take what it finds.
 	deaf bool
 	// restart, claimed and finished are called when that happens.
@@ -57,7 +61,8 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{t: t, dir: t.TempDir(), budget: -1, serves: []string{"runc"}}
+	m := &machine{t: t, dir: t.TempDir(), budget: -1, serves: []string{"runc"}, enabled: map[string]bool{}, runs: map[string]string{}}
+	require.NoError(t, os.MkdirAll(m.path(units), 0o755))
 	for name, content := range map[string]string{
 		"etc/containerd/config.toml": "# mine\nversion = 3\nimports = ['" + m.path("etc/containerd/conf.d/*.toml") + "']\n", "etc/machine-id": "abc\n",
 		"run/lock/kata-deploy.lock": "",
@@ -150,11 +155,52 @@ func (c cluster) Leave(ctx context.Context, value string) error {
 	return c.m.around(func() error { return c.Node.Leave(ctx, value) })
 }
 
-// Find and Restart are systemd's.
+// units is where the machine has units of its own.
+const units = "etc/systemd/system"
+
+// Find and what follows are systemd's.
 func (m *machine) Find(_ context.Context, units []string) (string, error) { return units[0], nil }
+
+func (m *machine) Reload(context.Context) error { return m.around(func() error { return nil }) }
+
+func (m *machine) Enable(_ context.Context, unit string) error {
+	return m.around(func() error {
+		if _, err := os.Stat(m.path(units + "/" + unit)); err != nil {
+			return err
+		}
+		m.enabled[unit] = true
+		return nil
+	})
+}
+
+func (m *machine) Disable(_ context.Context, unit string) error {
+	return m.around(func() error {
+		delete(m.enabled, unit)
+		delete(m.runs, unit)
+		return nil
+	})
+}
+
+func (m *machine) Start(_ context.Context, unit string) error {
+	return m.around(func() error {
+		if m.runs[unit] != "" {
+			return nil
+		}
+		return m.startUnit(unit)
+	})
+}
+
+func (m *machine) startUnit(unit string) error {
+	content, err := os.ReadFile(m.path(units + "/" + unit))
+	m.runs[unit] = strings.ReplaceAll(string(content), m.dir, "")
+	return err
+}
 
 func (m *machine) Restart(_ context.Context, unit string) error {
 	return m.around(func() error {
+		if strings.HasPrefix(unit, "nydus-") {
+			return m.startUnit(unit)
+		}
 		m.mu.Lock()
 		m.restarts = append(m.restarts, unit)
 		m.mu.Unlock()
@@ -246,7 +292,8 @@ func (m *machine) installer(payload string, environment ...string) (*installer.I
 		Payload:  payload,
 		Cluster:  cluster{&kubernetes.Node{Client: m.client, Name: "n", Suffix: s.Suffix, Patience: time.Second, Interval: time.Millisecond}, m},
 		Services: m, Connect: func(string) installer.Runtime { return m },
-		MachineID: m.path("etc/machine-id"), Namespace: "kata", Lock: m.path("run/lock/kata-deploy.lock"),
+		UnitDirectory: m.path(units),
+		MachineID:     m.path("etc/machine-id"), Namespace: "kata", Lock: m.path("run/lock/kata-deploy.lock"),
 		Timeout: time.Minute, Grace: time.Minute, Progress: &progress,
 		Now: func() time.Time { now = now.Add(time.Second); return now },
 	}, &progress
@@ -267,6 +314,17 @@ func payload(t *testing.T, version string, shims ...string) string {
 	return dir
 }
 
+// withSnapshotter adds the nydus snapshotter to artefacts.
+func withSnapshotter(t *testing.T, payload, version string) string {
+	t.Helper()
+	for _, name := range []string{"containerd-nydus-grpc", "config-guest-pulling.toml"} {
+		file := filepath.Join(payload, "nydus-snapshotter", name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(name+" "+version), 0o755))
+	}
+	return payload
+}
+
 func (m *machine) labels() map[string]string {
 	m.t.Helper()
 	n, err := m.client.CoreV1().Nodes().Get(m.t.Context(), "n", metav1.GetOptions{})
@@ -278,7 +336,7 @@ func (m *machine) labels() map[string]string {
 // serves.
 func (m *machine) state() map[string]string {
 	m.t.Helper()
-	all := map[string]string{"serves": strings.Join(m.serves, " ")}
+	all := map[string]string{"serves": strings.Join(m.serves, " "), "enabled": fmt.Sprint(m.enabled), "runs": fmt.Sprint(m.runs)}
 	require.NoError(m.t, filepath.WalkDir(m.dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -41,6 +41,7 @@ const (
 	Snapshotters   = "SNAPSHOTTER_HANDLER_MAPPING"
 	PullTypes      = "PULL_TYPE_MAPPING"
 	ForceGuestPull = "EXPERIMENTAL_FORCE_GUEST_PULL"
+	SetUp          = "EXPERIMENTAL_SETUP_SNAPSHOTTER"
 )
 
 // unsupported are upstream's variables that nothing here does yet, with the values
@@ -49,7 +50,6 @@ var unsupported = map[string][]string{
 	"DEVKIT":                              {"false"},
 	"CUSTOM_RUNTIMES_ENABLED":             {"false"},
 	"CONTAINERD_USER_DROP_IN_SOURCE_FILE": nil,
-	"EXPERIMENTAL_SETUP_SNAPSHOTTER":      nil,
 	"EROFS_MERGE_MODE":                    {"false"},
 	"EROFS_SNAPSHOTTER_MODE":              nil,
 	"EROFS_DMVERITY":                      {"false"},
@@ -83,6 +83,8 @@ type Settings struct {
 	StartupTaints []string
 	// PostDeleteHook says that Helm has deleted the DaemonSet already.
 	PostDeleteHook bool
+	// Nydus says that the payload's nydus snapshotter is to be set up on the node.
+	Nydus bool
 	// HealthPort is where to tell whether the node is ready.
 	HealthPort int
 	// Shims are the runtime classes to install, by upstream's names; nil means
@@ -212,6 +214,15 @@ func read(getenv func(string) string, goarch string) (*Settings, error) {
 					return err
 				}
 				s.ForceGuestPull[shim] = true
+			}
+			return nil
+		}},
+		{SetUp, func(text string) error {
+			for _, name := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \t\n", r) }) {
+				if name != "nydus" {
+					return fmt.Errorf("%s: kata-deploy sets up nydus, and no other snapshotter", name)
+				}
+				s.Nydus = true
 			}
 			return nil
 		}},

@@ -65,7 +65,7 @@ func TestReadRefuses(t *testing.T) {
 		"MULTI_INSTALL_SUFFIX=blue-debug: must not end":                           {"MULTI_INSTALL_SUFFIX", "blue-debug"},
 		"DEVKIT=true: this kata-deploy cannot do that":                            {"DEVKIT", "true"},
 		"CUSTOM_RUNTIMES_ENABLED=true: this":                                      {"CUSTOM_RUNTIMES_ENABLED", "true"},
-		"EXPERIMENTAL_SETUP_SNAPSHOTTER=nydus: this":                              {"EXPERIMENTAL_SETUP_SNAPSHOTTER", "nydus"},
+		"EXPERIMENTAL_SETUP_SNAPSHOTTER=erofs: erofs: kata-deploy sets up nydus":  {"EXPERIMENTAL_SETUP_SNAPSHOTTER", "erofs"},
 		"HEALTH_PORT=0: must be a port":                                           {"HEALTH_PORT", "0"},
 		"CONTAINERD_CONFIG_FILE_NAME=../a: must be a file's name":                 {"CONTAINERD_CONFIG_FILE_NAME", "../a"},
 		`STARTUP_TAINTS=a b:Sometimes: "b:Sometimes" is neither`:                  {"STARTUP_TAINTS", "a b:Sometimes"},

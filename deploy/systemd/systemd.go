@@ -1,9 +1,10 @@
-// Package systemd starts units of a node's systemd again. It talks to systemd itself,
+// Package systemd starts and enables units of a node's systemd. It talks to systemd itself,
 // by D-Bus over its private socket: no bus daemon and no program is needed.
 package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -67,22 +68,83 @@ func (m *Manager) Find(ctx context.Context, units []string) (string, error) {
 
 // Restart starts a unit again and waits until systemd says that it is done.
 func (m *Manager) Restart(ctx context.Context, unit string) error {
+	return m.job(ctx, "starting "+unit+" again", unit, (*dbus.Conn).RestartUnitContext)
+}
+
+// Start starts a unit, if it does not run, and waits until systemd says that it is done.
+func (m *Manager) Start(ctx context.Context, unit string) error {
+	return m.job(ctx, "starting "+unit, unit, (*dbus.Conn).StartUnitContext)
+}
+
+// job has systemd do something with a unit, and waits for the end.
+func (m *Manager) job(ctx context.Context, what, unit string,
+	do func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error)) error {
 	conn, err := m.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	result := make(chan string, 1)
-	if _, err := conn.RestartUnitContext(ctx, unit, "replace", result); err != nil {
-		return fmt.Errorf("starting %s again: %w", unit, err)
+	if _, err := do(conn, ctx, unit, "replace", result); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	select {
 	case how := <-result:
 		if how != "done" {
-			return fmt.Errorf("starting %s again: systemd says %q; `journalctl -u %s` on the node tells why", unit, how, unit)
+			return fmt.Errorf("%s: systemd says %q; `journalctl -u %s` on the node tells why", what, how, unit)
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for %s to start again: %w", unit, context.Cause(ctx))
+		return fmt.Errorf("%s: waiting for systemd: %w", what, context.Cause(ctx))
 	}
+}
+
+// Enable makes systemd read a unit that was written, and start it with the machine.
+func (m *Manager) Enable(ctx context.Context, unit string) error {
+	if err := m.Reload(ctx); err != nil {
+		return err
+	}
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, _, err := conn.EnableUnitFilesContext(ctx, []string{unit}, false, true); err != nil {
+		return fmt.Errorf("enabling %s: %w", unit, err)
+	}
+	return nil
+}
+
+// Disable stops a unit, if it runs, and undoes Enable.
+func (m *Manager) Disable(ctx context.Context, unit string) error {
+	err := m.job(ctx, "stopping "+unit, unit, (*dbus.Conn).StopUnitContext)
+	var unknown godbus.Error
+	if err != nil && !(errors.As(err, &unknown) && unknown.Name == noSuchUnit) {
+		return err
+	}
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.DisableUnitFilesContext(ctx, []string{unit}, false); err != nil {
+		return fmt.Errorf("disabling %s: %w", unit, err)
+	}
+	return nil
+}
+
+// noSuchUnit is what systemd calls it that it does not know a unit.
+const noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
+
+// Reload makes systemd read its units again.
+func (m *Manager) Reload(ctx context.Context) error {
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.ReloadContext(ctx); err != nil {
+		return fmt.Errorf("making systemd read its units again: %w", err)
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -46,6 +47,8 @@ type peer struct {
 	mu        sync.Mutex
 	conns     []*godbus.Conn
 	restarted []string
+	// told is all else that was asked for.
+	told []string
 }
 
 // ListUnitsByNames and RestartUnit are systemd's.
@@ -61,6 +64,52 @@ func (p *peer) ListUnitsByNames(names []string) ([]status, *godbus.Error) {
 		found = append(found, s)
 	}
 	return found, nil
+}
+
+func (p *peer) tell(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = append(p.told, what)
+}
+
+func (p *peer) StartUnit(name, mode string) (godbus.ObjectPath, *godbus.Error) {
+	p.tell("start " + name)
+	return p.finish(name), nil
+}
+
+func (p *peer) StopUnit(name, mode string) (godbus.ObjectPath, *godbus.Error) {
+	if name == "absent.service" {
+		return "", godbus.NewError("org.freedesktop.systemd1.NoSuchUnit", []any{"Unit absent.service not loaded."})
+	}
+	p.tell("stop " + name)
+	return p.finish(name), nil
+}
+
+func (p *peer) Reload() *godbus.Error {
+	p.tell("reload")
+	return nil
+}
+
+// change is one of a link that makes a unit start with the machine.
+type change struct{ Type, Name, Destination string }
+
+func (p *peer) EnableUnitFiles(names []string, runtime, force bool) (bool, []change, *godbus.Error) {
+	p.tell(fmt.Sprint("enable ", names, runtime, force))
+	return true, []change{{"symlink", "a", "b"}}, nil
+}
+
+func (p *peer) DisableUnitFiles(names []string, runtime bool) ([]change, *godbus.Error) {
+	p.tell(fmt.Sprint("disable ", names, runtime))
+	return nil, nil
+}
+
+func (p *peer) finish(name string) godbus.ObjectPath {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.conns {
+		_ = conn.Emit(path, manager+".JobRemoved", uint32(7), job, name, p.result)
+	}
+	return job
 }
 
 func (p *peer) RestartUnit(name, mode string) (godbus.ObjectPath, *godbus.Error) {
@@ -138,6 +187,8 @@ func (p *peer) accept(t *testing.T, client net.Conn) {
 	}
 	go func() { _, _ = io.Copy(client, fromPeer) }()
 	_, _ = io.Copy(theirs, fromClient)
+	// It went away: who still tells it something must not wait for it.
+	_ = theirs.Close()
 }
 
 func (p *peer) listen(t *testing.T) *systemd.Manager {
@@ -188,6 +239,24 @@ func TestRestart(t *testing.T) {
 	defer cancel()
 	err = (&peer{}).listen(t).Restart(ctx, "containerd.service")
 	require.ErrorContains(t, err, "too long")
+}
+
+func TestUnitsComeAndGo(t *testing.T) {
+	p := &peer{result: "done"}
+	m := p.listen(t)
+	require.NoError(t, m.Enable(t.Context(), "new.service"))
+	require.NoError(t, m.Start(t.Context(), "new.service"))
+	require.NoError(t, m.Disable(t.Context(), "new.service"))
+	require.Equal(t, []string{
+		"reload", "enable [new.service] false true", "start new.service", "stop new.service", "disable [new.service] false",
+	}, p.told)
+	// One that systemd does not know runs no more, but may still be enabled.
+	p.told = nil
+	require.NoError(t, m.Disable(t.Context(), "absent.service"))
+	require.Equal(t, []string{"disable [absent.service] false"}, p.told)
+
+	err := (&peer{result: "failed"}).listen(t).Start(t.Context(), "new.service")
+	require.ErrorContains(t, err, `starting new.service: systemd says "failed"; `+"`journalctl -u new.service`")
 }
 
 func TestNobodyListens(t *testing.T) {
