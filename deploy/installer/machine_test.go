@@ -317,7 +317,7 @@ func payload(t *testing.T, version string, shims ...string) string {
 // withSnapshotter adds the nydus snapshotter to artefacts.
 func withSnapshotter(t *testing.T, payload, version string) string {
 	t.Helper()
-	for _, name := range []string{"containerd-nydus-grpc", "config-guest-pulling.toml"} {
+	for _, name := range []string{"containerd-nydus-grpc", "nydus-overlayfs", "config-guest-pulling.toml"} {
 		file := filepath.Join(payload, "nydus-snapshotter", name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		require.NoError(t, os.WriteFile(file, []byte(name+" "+version), 0o755))

@@ -21,7 +21,7 @@ func TestSnapshotter(t *testing.T) {
 	m.restart = func() error {
 		require.True(t, m.enabled[nydusUnit])
 		require.Contains(t, m.runs[nydusUnit], "ExecStart=/opt/kata/nydus-snapshotter/containerd-nydus-grpc --config /opt/kata/nydus-snapshotter/config-guest-pulling.toml"+
-			" --root /var/lib/nydus-for-kata-tee --address /run/nydus-for-kata-tee/containerd-nydus-grpc.sock\n", "containerd was started before its snapshotter")
+			" --nydus-overlayfs-path /opt/kata/nydus-snapshotter/nydus-overlayfs --root /var/lib/nydus-for-kata-tee --address /run/nydus-for-kata-tee/containerd-nydus-grpc.sock\n", "containerd was started before its snapshotter")
 		return nil
 	}
 	i, progress := m.installer(withSnapshotter(t, payload(t, "a", "qemu-tdx", "qemu-snp"), "a"), nydusSetUp...)

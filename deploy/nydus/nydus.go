@@ -31,6 +31,7 @@ const (
 	service = "nydus-for-kata-tee"
 	// Below an installation.
 	program       = "nydus-snapshotter/containerd-nydus-grpc"
+	mounter       = "nydus-snapshotter/nydus-overlayfs"
 	configuration = "nydus-snapshotter/config-guest-pulling.toml"
 )
 
@@ -124,7 +125,7 @@ func (s *Snapshotter) Remove(ctx context.Context) (removed bool, err error) {
 // new unit.
 func (s *Snapshotter) content() ([]byte, error) {
 	sum := sha256.New()
-	for _, name := range []string{program, configuration} {
+	for _, name := range []string{program, mounter, configuration} {
 		if err := add(sum, filepath.Join(s.Installation, name)); err != nil {
 			return nil, exitcode.With(exitcode.LocalIO, fmt.Errorf("reading the nydus snapshotter: %w", err))
 		}
@@ -140,8 +141,14 @@ func (s *Snapshotter) content() ([]byte, error) {
 		"[Service]",
 		"ExecStart=" + filepath.Join(s.Installation, program) +
 			" --config " + filepath.Join(s.Installation, configuration) +
+			// What containerd mounts a root with, by the node's mount.fuse, where it looks
+			// into an image itself.
+			" --nydus-overlayfs-path " + filepath.Join(s.Installation, mounter) +
 			" --root " + filepath.Join("/var/lib", name) +
 			" --address " + Socket(s.Suffix),
+		"# With the socket in it, it goes when nothing runs.",
+		"RuntimeDirectory=" + name,
+		"RuntimeDirectoryMode=0700",
 		"Restart=always",
 		"RestartSec=1",
 		"# Mounts of running sandboxes outlive it.",
