@@ -5,7 +5,7 @@ do, or contradict each other. It says all that is wrong, each by the value's nam
 {{- define "kata-deploy.check" -}}
 {{- $errors := list -}}
 
-{{- /* Values of upstream's chart, and what each may be: what this chart does anyway. */ -}}
+{{- /* Values of upstream's chart, and what each may be: all that this chart does of it. */ -}}
 {{- $only := dict
   "containerd.userDropIn" (list "")
   "customRuntimes.enabled" (list false)
@@ -21,7 +21,7 @@ do, or contradict each other. It says all that is wrong, each by the value's nam
   "snapshotter.erofsDmverity" (list "" false)
   "snapshotter.erofsMergeMode" (list "")
   "snapshotter.erofsSnapshotterMode" (list "")
-  "snapshotter.setup" (list (list))
+  "snapshotter.setup" (list (list) (list "nydus"))
   "verification.daemonsetTimeout" (list 1200)
   "verification.pod" (list "")
   "verification.timeout" (list 180)
@@ -63,6 +63,10 @@ do, or contradict each other. It says all that is wrong, each by the value's nam
 {{- end -}}
 {{- else if not (regexMatch "^(@?sha256:[0-9a-f]{64}|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})$" .Values.image.tag) -}}
 {{- $errors = append $errors (printf "image.tag=%q must be the payload's digest, @sha256: and 64 hex digits, or a tag" .Values.image.tag) -}}
+{{- end -}}
+
+{{- if and (include "kata-deploy.setup" .) (eq .Values.containerRuntime "crio") -}}
+{{- $errors = append $errors (printf "snapshotter.setup=%s: CRI-O knows no snapshotters, leave it out" (toJson .Values.snapshotter.setup)) -}}
 {{- end -}}
 
 {{- $enabled := include "kata-deploy.enabled" . | fromJson -}}

@@ -80,6 +80,13 @@ kata-{{ .shim }}{{ with .root.Values.env.multiInstallSuffix }}-{{ . }}{{ end }}{
 {{- .Values.debug | ternary (list "" "debug") (list "") | toJson -}}
 {{- end -}}
 
+{{- /* The snapshotters that the installer is to set up, or nothing. */ -}}
+{{- define "kata-deploy.setup" -}}
+{{- if kindIs "map" .Values.snapshotter -}}
+{{- with .Values.snapshotter.setup }}{{ if kindIs "slice" . }}{{ join "," . }}{{ end }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Where the distribution's containerd has what the installer changes. */ -}}
 {{- define "kata-deploy.configDir" -}}
 {{- .Values.containerd.configDir | default (index (dict
@@ -143,6 +150,7 @@ them gets it.
   "HANDLER_DIGEST" .Values.env.handlerDigest
   "CONTAINERD_CONFIG_FILE_NAME" .Values.containerd.configFileName
   "STARTUP_TAINTS" (join "," .Values.startupTaints)
+  "EXPERIMENTAL_SETUP_SNAPSHOTTER" (include "kata-deploy.setup" .)
 -}}
 {{- range $arch, $name := include "kata-deploy.arches" . | fromJson -}}
 {{- $shims := include "kata-deploy.shimsFor" (dict "enabled" $enabled "arch" $arch) | fromJsonArray -}}

@@ -137,6 +137,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, map[string]string{
 		"/etc/containerd": "/etc/containerd", "/run/containerd": "/run/containerd", "/opt/kata": "/opt/kata",
 		"/run/systemd/private": "/run/systemd/private", "/run/lock": "/run/lock", "/etc/machine-id": "/etc/machine-id",
+		"/etc/systemd/system": "/etc/systemd/system",
 	}, r.mounts())
 	require.Equal(t, []string{"kata-clh", "kata-fc", "kata-qemu", "kata-qemu-coco-dev", "kata-qemu-se", "kata-qemu-snp", "kata-qemu-tdx", "kata-remote"}, slices.Sorted(maps.Keys(r.classes)))
 }
@@ -296,6 +297,22 @@ func TestRuntimes(t *testing.T) {
 	require.Equal(t, "/etc/crio", r.mounts()["/etc/crio"])
 	require.Equal(t, "/run/crio", r.mounts()["/run/crio"])
 	require.NotContains(t, r.mounts(), "/etc/containerd", "nothing of a runtime that is not there is made")
+	require.NotContains(t, r.mounts(), "/etc/systemd/system", "it has no snapshotter to take away")
+}
+
+func TestSnapshotter(t *testing.T) {
+	r := rendering(t, only("qemu-tdx", "qemu-snp"), values{
+		"snapshotter": values{"setup": []any{"nydus"}},
+		"shims":       values{"qemu-tdx": values{"containerd": values{"snapshotter": "nydus"}}},
+	})
+	require.Equal(t, "nydus", r.env()["EXPERIMENTAL_SETUP_SNAPSHOTTER"])
+	require.Equal(t, "qemu-tdx:nydus", r.env()["SNAPSHOTTER_HANDLER_MAPPING_X86_64"], "only what asks for it uses it")
+
+	// It is not set up unless somebody asks for it; its unit's place is there, so that the
+	// one that an earlier release set up can go.
+	r = rendering(t, only("qemu-tdx"))
+	require.NotContains(t, r.env(), "EXPERIMENTAL_SETUP_SNAPSHOTTER")
+	require.Equal(t, "/etc/systemd/system", r.mounts()["/etc/systemd/system"])
 }
 
 func TestDistributions(t *testing.T) {
@@ -461,7 +478,8 @@ func TestRefused(t *testing.T) {
 		"two digests":      {values{"image": values{"reference": "registry.example/tdx@" + digest}}, []string{"image.reference has a digest already"}},
 		"job":              {values{"deploymentMode": "job"}, []string{`deploymentMode="job" is not supported: leave it out, or give "daemonset"`}},
 		"several":          {values{"devkit": true, "logLevel": "trace"}, []string{"devkit=true", `logLevel="trace"`}},
-		"snapshotter":      {values{"snapshotter": values{"setup": []any{"nydus"}}}, []string{`snapshotter.setup=["nydus"] is not supported`}},
+		"snapshotter":      {values{"snapshotter": values{"setup": []any{"erofs"}}}, []string{`snapshotter.setup=["erofs"] is not supported: leave it out, or give [] or ["nydus"]`}},
+		"for CRI-O":        {values{"containerRuntime": "crio", "snapshotter": values{"setup": []any{"nydus"}}}, []string{`snapshotter.setup=["nydus"]: CRI-O knows no snapshotters`}},
 		"custom":           {values{"customRuntimes": values{"enabled": true}}, []string{"customRuntimes.enabled=true is not supported"}},
 		"monitor":          {values{"monitor": values{"enabled": true, "port": 1}}, []string{"monitor.enabled=true", "monitor.port is not supported"}},
 		"NFD":              {values{"node-feature-discovery": values{"enabled": true}}, []string{"node-feature-discovery.enabled=true"}},
