@@ -150,6 +150,20 @@ def fault_tests(platform):
         unavailable = [],
     )
 
+def snapshotter_tests(platform):
+    """Makes the test that sets up a payload's snapshotter for guests that pull images.
+
+    Args:
+      platform: name of a platform whose guests do; one is enough, since the snapshotter
+        is the same for all.
+    """
+    _node_test(
+        name = "snapshotter",
+        platform = platform,
+        suite = "//tests/suite/install/snapshotter:snapshotter_suite",
+        unavailable = [] if _available(platform, "amd64") else ["@platforms//:incompatible"],
+    )
+
 def platform_tests(platform):
     """Makes the tests of one platform's payload: contract, boot, node and hardware.
 

@@ -236,11 +236,37 @@ func (c *Cluster) RuntimeClasses(ctx context.Context) (map[string]string, error)
 	return handlers, nil
 }
 
-// Handlers asks the container runtime itself which handlers it knows.
-func (c *Cluster) Handlers(ctx context.Context) ([]string, error) {
+// runtime connects to the container runtime.
+func (c *Cluster) runtime() (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("unix://"+filepath.Join(c.Node.Root(), "run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("asking the container runtime: %w", err)
+	}
+	return conn, nil
+}
+
+// Pull makes the container runtime pull an image for pods of a handler, as a kubelet does.
+func (c *Cluster) Pull(ctx context.Context, image, handler string) error {
+	conn, err := c.runtime()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{
+		Image:         &cri.ImageSpec{Image: image, RuntimeHandler: handler},
+		SandboxConfig: &cri.PodSandboxConfig{Annotations: map[string]string{"io.containerd.cri.runtime-handler": handler}},
+	})
+	if err != nil {
+		return fmt.Errorf("pulling %s for %s: %w", image, handler, err)
+	}
+	return nil
+}
+
+// Handlers asks the container runtime itself which handlers it knows.
+func (c *Cluster) Handlers(ctx context.Context) ([]string, error) {
+	conn, err := c.runtime()
+	if err != nil {
+		return nil, err
 	}
 	defer conn.Close()
 	status, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{})

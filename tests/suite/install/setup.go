@@ -117,6 +117,14 @@ func Start(t testing.TB) *Setup {
 	return s
 }
 
+// RestartAtWill makes systemd start containerd however often it is asked to. It gives up a
+// unit that is started too often in a short time, which nobody but a test does.
+func (s *Setup) RestartAtWill(t testing.TB) {
+	t.Helper()
+	_, err := s.Run(t.Context(), "sh", "-euc", "printf '[Unit]\\nStartLimitIntervalSec=0\\n' >/etc/systemd/system/containerd.service.d/often.conf; systemctl daemon-reload")
+	require.NoError(t, err)
+}
+
 // testWriter makes lines part of a test's log.
 type testWriter struct{ t testing.TB }
 
