@@ -8,21 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kiln-build/kiln/deploy/kubernetes/clientset"
-	"github.com/kiln-build/kiln/tests/suite/node"
+	"github.com/kiln-build/kiln/tests/suite/install/look"
 )
 
 // Namespace is where the installer is installed.
@@ -36,21 +31,21 @@ const (
 
 const pause = 100 * time.Millisecond
 
-// Cluster is a cluster of one node.
+// Cluster is a cluster, of whose nodes only one is looked at.
 type Cluster struct {
-	Node   *node.Node
+	Host
 	Client clientset.Interface
 	// chart is the chart's archive.
 	chart string
 }
 
 // New gives the cluster of a node, on which the chart in an archive is to be installed.
-func New(n *node.Node, chart string) (*Cluster, error) {
-	client, err := clientset.NewForConfig(n.REST())
+func New(host Host, chart string) (*Cluster, error) {
+	client, err := clientset.NewForConfig(host.REST())
 	if err != nil {
 		return nil, err
 	}
-	return &Cluster{Node: n, Client: client, chart: chart}, nil
+	return &Cluster{Host: host, Client: client, chart: chart}, nil
 }
 
 // Release is one installation of the chart, by Helm.
@@ -67,28 +62,13 @@ func (c *Cluster) Release(name string, values ...map[string]any) *Release {
 	return &Release{cluster: c, Name: name, values: values}
 }
 
-// helmFiles is where on the node Helm finds what it is given.
-const helmFiles = "/var/lib/helm"
-
-// give brings a file to the node, and gives its path there.
-func (c *Cluster) give(name string, content []byte) (string, error) {
-	path := filepath.Join(helmFiles, name)
-	if err := os.MkdirAll(c.Path(helmFiles), 0o755); err != nil {
-		return "", fmt.Errorf("giving Helm a file: %w", err)
-	}
-	if err := os.WriteFile(c.Path(path), content, 0o644); err != nil {
-		return "", fmt.Errorf("giving Helm a file: %w", err)
-	}
-	return path, nil
-}
-
 // Apply installs the release, or upgrades it. The installer may not be done yet.
 func (r *Release) Apply(ctx context.Context) error {
 	content, err := os.ReadFile(r.cluster.chart)
 	if err != nil {
 		return fmt.Errorf("reading the chart: %w", err)
 	}
-	chart, err := r.cluster.give("chart.tgz", content)
+	chart, err := r.cluster.Give("chart.tgz", content)
 	if err != nil {
 		return err
 	}
@@ -102,20 +82,19 @@ func (r *Release) Apply(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("encoding the values of %s: %w", r.Name, err)
 		}
-		file, err := r.cluster.give(fmt.Sprintf("%s-%d.yaml", r.Name, i), content)
+		file, err := r.cluster.Give(fmt.Sprintf("%s-%d.yaml", r.Name, i), content)
 		if err != nil {
 			return err
 		}
 		args = append(args, "--values="+file)
 	}
-	_, err = r.cluster.Run(ctx, "helm", args...)
-	return err
+	return r.cluster.Helm(ctx, args...)
 }
 
 // Delete uninstalls the release. When it returns, the installer has cleaned up, and
 // nothing of the release is there.
 func (r *Release) Delete(ctx context.Context) error {
-	_, err := r.cluster.Run(ctx, "helm", "uninstall", r.Name, "--namespace="+Namespace, "--wait", "--timeout="+Patience.String())
+	err := r.cluster.Helm(ctx, "uninstall", r.Name, "--namespace="+Namespace, "--wait", "--timeout="+Patience.String())
 	if err != nil {
 		return fmt.Errorf("%w%s", err, r.blame())
 	}
@@ -204,7 +183,7 @@ func (c *Cluster) Events(ctx context.Context, namespace, pod string) ([]string, 
 
 // Labels gives the labels of the node.
 func (c *Cluster) Labels(ctx context.Context) (map[string]string, error) {
-	n, err := c.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{})
+	n, err := c.Client.CoreV1().Nodes().Get(ctx, c.Name(), metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("reading the node: %w", err)
 	}
@@ -217,7 +196,7 @@ func (c *Cluster) SetLabel(ctx context.Context, key, value string) error {
 	if err != nil {
 		return fmt.Errorf("encoding a label: %w", err)
 	}
-	if _, err := c.Client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := c.Client.CoreV1().Nodes().Patch(ctx, c.Name(), types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("labelling the node: %w", err)
 	}
 	return nil
@@ -236,55 +215,14 @@ func (c *Cluster) RuntimeClasses(ctx context.Context) (map[string]string, error)
 	return handlers, nil
 }
 
-// runtime connects to the container runtime.
-func (c *Cluster) runtime() (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("unix://"+filepath.Join(c.Node.Root(), "run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, fmt.Errorf("asking the container runtime: %w", err)
-	}
-	return conn, nil
-}
-
-// Pull makes the container runtime pull an image for pods of a handler, as a kubelet does.
-func (c *Cluster) Pull(ctx context.Context, image, handler string) error {
-	conn, err := c.runtime()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{
-		Image:         &cri.ImageSpec{Image: image, RuntimeHandler: handler},
-		SandboxConfig: &cri.PodSandboxConfig{Annotations: map[string]string{"io.containerd.cri.runtime-handler": handler}},
-	})
-	if err != nil {
-		return fmt.Errorf("pulling %s for %s: %w", image, handler, err)
-	}
-	return nil
-}
-
 // Handlers asks the container runtime itself which handlers it knows.
 func (c *Cluster) Handlers(ctx context.Context) ([]string, error) {
-	conn, err := c.runtime()
+	seen, err := c.Look(ctx, look.Question{Socket: runtimeSocket})
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	status, err := cri.NewRuntimeServiceClient(conn).Status(ctx, &cri.StatusRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("asking the container runtime: %w", err)
-	}
-	var names []string
-	for _, h := range status.GetRuntimeHandlers() {
-		if h.GetName() != "" { // the default has no name
-			names = append(names, h.GetName())
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+	return seen.Handlers, nil
 }
-
-// Path gives the path, from here, of a file of the node.
-func (c *Cluster) Path(path string) string { return filepath.Join(c.Node.Root(), path) }
 
 // until asks until something is so. An answer that cannot be had now may come later;
 // the last one is part of the error.
@@ -307,19 +245,4 @@ func Until(ctx context.Context, patience time.Duration, done func() (bool, error
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it took longer than %s", patience))
 	defer cancel()
 	return until(ctx, done)
-}
-
-// Run runs a program on the node and gives what it printed, in which an error is.
-func (c *Cluster) Run(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := c.Node.Command(ctx, name, args...).CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("running %s %s: %w: %s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out), nil
-}
-
-// Exists tells whether the node has a file.
-func (c *Cluster) Exists(path string) bool {
-	_, err := os.Lstat(c.Path(path))
-	return err == nil
 }

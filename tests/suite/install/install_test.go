@@ -3,10 +3,8 @@
 package install_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kiln-build/kiln/tests/suite/install"
+	"github.com/kiln-build/kiln/tests/suite/install/look"
 	"github.com/kiln-build/kiln/tests/suite/node"
 )
 
@@ -32,18 +31,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// requireShimRefuses runs a pod of a RuntimeClass as far as this machine can: to the
-// payload's own shim, which says what it lacks.
-func requireShimRefuses(t *testing.T, s *install.Setup, class string) {
+// requireShimReached runs a pod of a RuntimeClass as far as the node can: to the
+// payload's own shim, which says what it lacks, or starts a sandbox where somebody's node
+// lacks nothing.
+func requireShimReached(t *testing.T, s *install.Setup, class string) {
 	t.Helper()
 	refusal := regexp.MustCompile(os.Getenv(refusalVariable))
-	pods := s.Client.CoreV1().Pods(metav1.NamespaceDefault)
+	pods := s.Client.CoreV1().Pods(s.Namespace())
+	spec := s.Waiting()
+	spec.RuntimeClassName = &class
 	pod, err := pods.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "sandbox-"},
-		Spec: corev1.PodSpec{
-			RuntimeClassName: &class,
-			Containers:       []corev1.Container{{Name: "pause", Image: node.PauseImage, ImagePullPolicy: corev1.PullNever}},
-		},
+		Spec:       spec,
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -51,20 +50,32 @@ func requireShimRefuses(t *testing.T, s *install.Setup, class string) {
 		require.NoError(t, pods.Delete(context.Background(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero}))
 	})
 	var events []string
+	ran := false
 	err = install.Until(t.Context(), time.Minute, func() (bool, error) {
-		if events, err = s.Events(t.Context(), metav1.NamespaceDefault, pod.Name); err != nil {
+		if !s.NoHardware {
+			now, err := pods.Get(t.Context(), pod.Name, metav1.GetOptions{})
+			if err != nil || now.Status.Phase == corev1.PodRunning {
+				ran = err == nil
+				return ran, err
+			}
+		}
+		if events, err = s.Events(t.Context(), s.Namespace(), pod.Name); err != nil {
 			return false, err
 		}
 		return slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, "FailedCreatePodSandBox: ") }), fmt.Errorf("its events are %q", events)
 	})
 	require.NoError(t, err, "the pod did not come as far as a sandbox")
+	if ran {
+		t.Logf("the shim of %s has started a sandbox: this node has the hardware", class)
+		return
+	}
 	require.Regexp(t, refusal, strings.Join(events, "\n"), "this is not what the shim says where it has no hardware")
 }
 
 // TestInstall installs the payload on a node as people do, and takes it away again.
 // Every step begins where the one before it ended.
 func TestInstall(t *testing.T) {
-	s := install.Start(t)
+	s := install.StartGiven(t)
 	before := s.State(t)
 	release := s.Payload(t)
 
@@ -77,15 +88,15 @@ func TestInstall(t *testing.T) {
 		s.RequireInstalled(t, install.Installation, "")
 	})
 	for _, class := range s.Names("") {
-		step("a pod reaches the shim of "+class, func(t *testing.T) { requireShimRefuses(t, s, class) })
+		step("a pod reaches the shim of "+class, func(t *testing.T) { requireShimReached(t, s, class) })
 	}
 	step("install again", func(t *testing.T) {
 		installed := s.State(t)
-		inodes, err := s.Inodes("/opt")
+		inodes, err := s.Inodes(t.Context(), "/opt")
 		require.NoError(t, err)
 		replacePod(t, s, release)
 		require.Equal(t, installed, s.State(t))
-		again, err := s.Inodes("/opt")
+		again, err := s.Inodes(t.Context(), "/opt")
 		require.NoError(t, err)
 		require.Equal(t, inodes, again, "files were written again")
 	})
@@ -115,13 +126,12 @@ func replacePod(t *testing.T, s *install.Setup, r *install.Release) {
 func upgrade(t *testing.T, s *install.Setup, first *install.Release) {
 	class := s.Names("")[0]
 	zero := int64(0)
-	pods := s.Client.CoreV1().Pods(metav1.NamespaceDefault)
+	pods := s.Client.CoreV1().Pods(s.Namespace())
+	spec := s.Waiting()
+	spec.RuntimeClassName = &class
 	pod, err := pods.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "of-the-old"},
-		Spec: corev1.PodSpec{
-			RuntimeClassName: &class,
-			Containers:       []corev1.Container{{Name: "pause", Image: node.PauseImage, ImagePullPolicy: corev1.PullNever}},
-		},
+		Spec:       spec,
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	defer func() {
@@ -131,26 +141,26 @@ func upgrade(t *testing.T, s *install.Setup, first *install.Release) {
 	// The other payload has another shim, and a sandbox that runs has the old one open.
 	const program = "bin/containerd-shim-kata-v2"
 	shim := filepath.Join(install.Installation, program)
-	old, err := os.ReadFile(s.Path(shim))
-	require.NoError(t, err)
+	old := s.PublishedFile(t, program)
 	newer := append(slices.Clone(old), 0)
 	other := s.PublishOther(t, program, newer)
 	installed := s.State(t)
-	open, err := os.Open(s.Path(shim))
+	held, err := s.Hold(t.Context(), shim)
 	require.NoError(t, err)
-	defer open.Close()
 
 	install.Apply(t, s.ReleaseOf(t, "kata-deploy", other, nil))
 	s.RequireServed(t, "")
-	now, err := os.ReadFile(s.Path(shim))
+	seen, err := s.Look(t.Context(), look.Question{Trees: []string{shim}})
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(newer, now), "the other payload is not installed")
+	require.Equal(t, install.Digest(newer), seen.Entries[shim].SHA256, "the other payload is not installed")
 	still, err := pods.Get(t.Context(), pod.Name, metav1.GetOptions{})
 	require.NoError(t, err)
 	require.Equal(t, pod.UID, still.UID, "the pod of the old payload is gone")
-	held, err := io.ReadAll(open)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	digest, err := held(ctx)
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(old, held), "a file that a sandbox has open was changed")
+	require.Equal(t, install.Digest(old), digest, "a file that a sandbox has open was changed")
 
 	install.Apply(t, first)
 	require.Equal(t, installed, s.State(t))
@@ -164,7 +174,7 @@ func second(t *testing.T, s *install.Setup) {
 	s.RequireInstalled(t, install.Installation+"-blue", "-blue")
 	s.RequireInstalled(t, install.Installation, "")
 	for _, class := range s.Names("-blue") {
-		requireShimRefuses(t, s, class)
+		requireShimReached(t, s, class)
 	}
 	install.Remove(t, blue)
 	require.Equal(t, installed, s.State(t))

@@ -8,13 +8,16 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bazelbuild/rules_go/go/runfiles"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -22,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/deploy/manifests/render"
@@ -30,6 +34,7 @@ import (
 	"github.com/kiln-build/kiln/payload/publish"
 	"github.com/kiln-build/kiln/payload/registry"
 	"github.com/kiln-build/kiln/stack/runtimeconfig/check"
+	"github.com/kiln-build/kiln/tests/suite/install/look"
 	"github.com/kiln-build/kiln/tests/suite/node"
 	"github.com/kiln-build/kiln/tests/suite/payloadtest"
 	"github.com/kiln-build/kiln/tools/component/metadata"
@@ -52,6 +57,9 @@ const (
 	Installation = "/opt/kata"
 )
 
+// below is where an image has what becomes the installation.
+const below = image.ArtifactRoot + "/opt/kata/"
+
 // trees are all that an installer may write to on a node.
 var trees = []string{"/etc/containerd", "/etc/crio", "/etc/systemd/system", "/opt"}
 
@@ -64,13 +72,46 @@ type Setup struct {
 	Pushed, Pulled string
 	// Classes are the payload's runtime classes, by upstream's names.
 	Classes []string
-	values  map[string]any
+	// NoHardware says that nothing on the node starts a sandbox, for certain.
+	NoHardware bool
+	values     map[string]any
+	// published are what the test itself has put into the registry.
+	published []name.Digest
+}
+
+// Own is a setup on a throw-away node, to which anything may be done.
+type Own struct {
+	*Setup
+	Node *node.Node
+}
+
+// setup reads what the test is given: the payload, and its platform's values.
+func setup(t testing.TB) *Setup {
+	t.Helper()
+	b, err := bundle.Open(os.Getenv(payloadtest.BundleVariable))
+	require.NoError(t, err)
+	values, err := runfiles.Rlocation(os.Getenv(valuesVariable))
+	require.NoError(t, err)
+	s := &Setup{Bundle: b, Classes: strings.Split(b.Labels[image.LabelRuntimeClasses], ",")}
+	s.values, err = render.ReadValues(values)
+	require.NoError(t, err)
+	return s
+}
+
+// on makes the setup one of a node.
+func (s *Setup) on(t testing.TB, host Host) {
+	t.Helper()
+	chart, err := runfiles.Rlocation(os.Getenv(chartVariable))
+	require.NoError(t, err)
+	s.Cluster, err = New(host, chart)
+	require.NoError(t, err)
 }
 
 // Start makes a node for a test, publishes the test's payload to a registry that the
 // node can pull from, and gives the node the labels that the payload's runtime classes
-// ask of it.
-func Start(t testing.TB) *Setup {
+// ask of it. KUBECONFIG is nothing to it: what only a throw-away node can bear is done
+// on what it starts.
+func Start(t testing.TB) *Own {
 	t.Helper()
 	options, err := node.FromRunfiles()
 	require.NoError(t, err)
@@ -79,18 +120,9 @@ func Start(t testing.TB) *Setup {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, n.Close()) })
 
-	chart, err := runfiles.Rlocation(os.Getenv(chartVariable))
-	require.NoError(t, err)
-	s := &Setup{}
-	s.Cluster, err = New(n, chart)
-	require.NoError(t, err)
-	s.Bundle, err = bundle.Open(os.Getenv(payloadtest.BundleVariable))
-	require.NoError(t, err)
-	values, err := runfiles.Rlocation(os.Getenv(valuesVariable))
-	require.NoError(t, err)
-	s.values, err = render.ReadValues(values)
-	require.NoError(t, err)
-	s.Classes = strings.Split(s.Bundle.Labels[image.LabelRuntimeClasses], ",")
+	s := setup(t)
+	s.NoHardware = true
+	s.on(t, own{n})
 
 	// One registry with two addresses: published to here, pulled from on the node.
 	r, err := registry.Open(t.TempDir())
@@ -110,11 +142,34 @@ func Start(t testing.TB) *Setup {
 	_, err = publish.Publish(t.Context(), s.Bundle, publish.Options{Repository: repository})
 	require.NoError(t, err)
 
-	for _, label := range strings.Fields(os.Getenv(labelsVariable)) {
-		key, value, _ := strings.Cut(label, "=")
+	for key, value := range askedLabels() {
 		require.NoError(t, s.SetLabel(t.Context(), key, value))
 	}
-	return s
+	return &Own{Setup: s, Node: n}
+}
+
+// askedLabels are what the payload's runtime classes ask of a node beside the payload.
+func askedLabels() map[string]string {
+	labels := map[string]string{}
+	for _, label := range strings.Fields(os.Getenv(labelsVariable)) {
+		key, value, _ := strings.Cut(label, "=")
+		labels[key] = value
+	}
+	return labels
+}
+
+// Path gives the path, from here, of a file of the node.
+func (o *Own) Path(path string) string { return filepath.Join(o.Node.Root(), path) }
+
+// Run runs a program on the node and gives what it printed, in which an error is.
+func (o *Own) Run(ctx context.Context, name string, args ...string) (string, error) {
+	return output(o.Node.Command(ctx, name, args...), name, args...)
+}
+
+// Exists tells whether the node has a file.
+func (o *Own) Exists(path string) bool {
+	_, err := os.Lstat(o.Path(path))
+	return err == nil
 }
 
 // RestartAtWill makes systemd start containerd however often it is asked to. It gives up a
@@ -138,7 +193,7 @@ func (s *Setup) ReleaseOf(t testing.TB, name, digest string, more map[string]any
 	t.Helper()
 	repository, err := s.Bundle.Receipt.RepositoryAt(s.Pulled)
 	require.NoError(t, err)
-	return s.Release(name, s.values, map[string]any{
+	return s.Release(name, s.values, s.Values(), map[string]any{
 		"image": map[string]any{"reference": repository.Name(), "tag": "@" + digest},
 	}, more)
 }
@@ -184,9 +239,9 @@ type State struct {
 func (s *Setup) State(t testing.TB) *State {
 	t.Helper()
 	now := &State{}
-	var err error
-	now.Files, err = s.Snapshot(trees...)
+	seen, err := s.Look(t.Context(), look.Question{Trees: trees, Socket: runtimeSocket})
 	require.NoError(t, err)
+	now.Files, now.Handlers = snapshot(seen), seen.Handlers
 	// The kubelet makes it for a pod to mount, and nobody in the pod can remove what it
 	// has mounted.
 	now.Files.dropEmpty(Installation)
@@ -194,8 +249,6 @@ func (s *Setup) State(t testing.TB) *State {
 	now.Labels, err = s.Labels(t.Context())
 	require.NoError(t, err)
 	now.Classes, err = s.RuntimeClasses(t.Context())
-	require.NoError(t, err)
-	now.Handlers, err = s.Handlers(t.Context())
 	require.NoError(t, err)
 	return now
 }
@@ -233,9 +286,9 @@ func (s *Setup) RequireServed(t testing.TB, suffix string) {
 	}
 }
 
-// own tells whether a path below an installation is the installer's, not the payload's:
+// installers tells whether a path below an installation is the installer's, not the payload's:
 // what it notes, and what it makes for this node.
-func own(path string) bool {
+func installers(path string) bool {
 	name := filepath.Base(path)
 	if name == record || name == ".made-by-kata-deploy" {
 		return true
@@ -252,7 +305,15 @@ func own(path string) bool {
 // payload, by digest, and that whatever a shim's configuration names is there.
 func (s *Setup) RequireFiles(t testing.TB, destination string) {
 	t.Helper()
-	const below = image.ArtifactRoot + "/opt/kata/"
+	config := func(class string) string {
+		return filepath.Join(destination, "share/defaults/kata-containers/runtimes", class, "configuration-"+class+".toml")
+	}
+	q := look.Question{Trees: []string{destination}}
+	for _, class := range s.Classes {
+		q.Read = append(q.Read, config(class))
+	}
+	seen, err := s.Look(t.Context(), q)
+	require.NoError(t, err)
 	brought := map[string]bool{}
 	for _, c := range s.Bundle.Components {
 		for _, f := range c.Files {
@@ -261,42 +322,37 @@ func (s *Setup) RequireFiles(t testing.TB, destination string) {
 				continue
 			}
 			brought[path] = true
-			file := s.Path(filepath.Join(destination, path))
+			is, there := seen.Entries[filepath.Join(destination, path)]
 			switch f.Type {
 			case metadata.TypeFile:
 				if strings.HasPrefix(path, "share/defaults/kata-containers/configuration-") {
 					continue // what is there is a link to the node's own copy
 				}
-				in, err := os.Open(file)
-				require.NoError(t, err, "component %s", c.Name)
-				sum := sha256.New()
-				_, err = io.Copy(sum, in)
-				require.NoError(t, in.Close())
-				require.NoError(t, err)
-				require.Equal(t, f.SHA256, hex.EncodeToString(sum.Sum(nil)), "%s of %s", path, c.Name)
+				require.True(t, there, "%s of %s is not there", path, c.Name)
+				require.Equal(t, f.SHA256, is.SHA256, "%s of %s", path, c.Name)
 			case metadata.TypeSymlink:
-				target, err := os.Readlink(file)
-				require.NoError(t, err, "component %s", c.Name)
-				require.Equal(t, f.Target, target, path)
+				require.True(t, there, "%s of %s is not there", path, c.Name)
+				require.Equal(t, f.Target, is.Target, path)
 			}
 		}
 	}
-	inodes, err := s.Inodes(destination)
-	require.NoError(t, err)
-	for path := range inodes {
+	for path := range inodes(seen) {
 		path, err := filepath.Rel(destination, path)
 		require.NoError(t, err)
-		require.True(t, brought[path] || own(path), "%s is not the payload's", path)
+		require.True(t, brought[path] || installers(path), "%s is not the payload's", path)
 	}
+	named := map[string]string{}
 	for _, class := range s.Classes {
-		config := filepath.Join(destination, "share/defaults/kata-containers/runtimes", class, "configuration-"+class+".toml")
-		content, err := os.ReadFile(s.Path(config))
-		require.NoError(t, err)
-		paths, err := check.Paths(content)
+		paths, err := check.Paths(seen.Contents[config(class)])
 		require.NoError(t, err)
 		for _, p := range paths {
-			require.True(t, s.Exists(strings.Replace(p.Path, check.Prefix, destination, 1)), "%s:%d: %s names %s", config, p.Line, p.Key, p.Path)
+			named[strings.Replace(p.Path, check.Prefix, destination, 1)] = fmt.Sprintf("%s:%d: %s", config(class), p.Line, p.Key)
 		}
+	}
+	seen, err = s.Look(t.Context(), look.Question{Exist: slices.Collect(maps.Keys(named))})
+	require.NoError(t, err)
+	for _, path := range seen.Missing {
+		require.Fail(t, "a file is missing", "%s names %s", named[path], path)
 	}
 }
 
@@ -304,15 +360,7 @@ func (s *Setup) RequireFiles(t testing.TB, destination string) {
 // gives its digest. The file's path is below the installation.
 func (s *Setup) PublishOther(t testing.TB, file string, content []byte) string {
 	t.Helper()
-	repository, err := s.Bundle.Receipt.RepositoryAt(s.Pushed)
-	require.NoError(t, err)
-	index, err := remote.Index(repository.Digest(s.Bundle.Receipt.Digest))
-	require.NoError(t, err)
-	hash, err := v1.NewHash(s.Bundle.Receipt.Manifests[0].Digest)
-	require.NoError(t, err)
-	img, err := index.Image(hash)
-	require.NoError(t, err)
-	img, err = mutate.AppendLayers(img, static.NewLayer(archive(t, image.ArtifactRoot+"/opt/kata/"+file, content), types.OCIUncompressedLayer))
+	img, err := mutate.AppendLayers(s.image(t), static.NewLayer(archive(t, below+file, content), types.OCIUncompressedLayer))
 	require.NoError(t, err)
 	other := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
 		Add:        img,
@@ -320,10 +368,79 @@ func (s *Setup) PublishOther(t testing.TB, file string, content []byte) string {
 	})
 	digest, err := other.Digest()
 	require.NoError(t, err)
-	ref, err := name.NewDigest(repository.Name() + "@" + digest.String())
-	require.NoError(t, err)
-	require.NoError(t, remote.WriteIndex(ref, other))
+	ref := s.payload(t).Context().Digest(digest.String())
+	require.NoError(t, remote.WriteIndex(ref, other, registryOptions(t.Context())...))
+	s.published = append(s.published, ref)
 	return digest.String()
+}
+
+// registryOptions are how the test talks to a registry, somebody's included.
+func registryOptions(ctx context.Context) []remote.Option {
+	return []remote.Option{
+		remote.WithContext(ctx),
+		remote.WithTransport(publish.NewTransport(publish.DefaultIdle)),
+		remote.WithAuthFromKeychain(authn.DefaultKeychain),
+	}
+}
+
+// payload gives what the payload is published as.
+func (s *Setup) payload(t testing.TB) name.Digest {
+	t.Helper()
+	repository, err := s.Bundle.Receipt.RepositoryAt(s.Pushed)
+	require.NoError(t, err)
+	return repository.Digest(s.Bundle.Receipt.Digest)
+}
+
+// image gives the payload's image as it was published.
+func (s *Setup) image(t testing.TB) v1.Image {
+	t.Helper()
+	index, err := remote.Index(s.payload(t), registryOptions(t.Context())...)
+	require.NoError(t, err)
+	hash, err := v1.NewHash(s.Bundle.Receipt.Manifests[0].Digest)
+	require.NoError(t, err)
+	img, err := index.Image(hash)
+	require.NoError(t, err)
+	return img
+}
+
+// PublishedFile gives a file of the payload as it was published, by its path below the
+// installation.
+func (s *Setup) PublishedFile(t testing.TB, file string) []byte {
+	t.Helper()
+	layers, err := s.image(t).Layers()
+	require.NoError(t, err)
+	for i, c := range s.Bundle.Components {
+		at := slices.IndexFunc(c.Files, func(f metadata.File) bool { return f.Path == below+file })
+		if at < 0 {
+			continue
+		}
+		packed, err := layers[i].Compressed()
+		require.NoError(t, err)
+		defer packed.Close()
+		plain, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(128<<20))
+		require.NoError(t, err)
+		defer plain.Close()
+		in := tar.NewReader(plain)
+		for {
+			header, err := in.Next()
+			require.NoError(t, err, "the layer of %s has no %s", c.Name, file)
+			if strings.TrimPrefix(header.Name, "./") != c.Files[at].Path {
+				continue
+			}
+			content, err := io.ReadAll(in)
+			require.NoError(t, err)
+			require.Equal(t, c.Files[at].SHA256, Digest(content))
+			return content
+		}
+	}
+	require.Fail(t, "no component has the file", file)
+	return nil
+}
+
+// Digest gives the digest of content, in hexadecimal digits.
+func Digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
 
 // archive gives a tar of one file and the directories above it.

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // faults is a node on which the installer is run by hand.
-type faults struct{ *install.Setup }
+type faults struct{ *install.Own }
 
 // command gives the installer of the payload, to be run on the node.
 func (f *faults) command(ctx context.Context, action string) *exec.Cmd {
