@@ -1,7 +1,7 @@
 """The tests of a platform, stamped from the table of runtime classes."""
 
 load("@rules_go//go:def.bzl", "go_library", "go_test")
-load("@test_machine//:machine.bzl", "NODE")
+load("@test_machine//:machine.bzl", "NODE", "NODE_OR_CLUSTER")
 load("//payload:def.bzl", "payload_name")
 load("//stack:architectures.bzl", "ARCHITECTURES", "for_architecture", "foreign_tests")
 load("//stack:platforms.bzl", "PLATFORMS", "TEE", "TEE_LABEL", "WITHOUT_GUEST", "architectures_of", "firmware", "guest_kind", "has_guest", "hypervisor", "is_emulated", "missing_components")
@@ -103,7 +103,7 @@ def _boot_test(name, platform, runtime_class, unavailable):
         target_compatible_with = unavailable,
     )
 
-def _node_test(name, platform, suite, unavailable):
+def _node_test(name, platform, suites, unavailable, env = {}, machine = NODE):
     """Makes a test that installs a platform's payload on a node of the test's own."""
     labels = {TEE_LABEL[c]: None for c in PLATFORMS[platform] if c in TEE_LABEL}
     go_test(
@@ -114,22 +114,27 @@ def _node_test(name, platform, suite, unavailable):
             "//deploy/chart",
             "//deploy/chart:" + platform,
             "//tests/node:files",
+            _LOOK,
         ],
-        embed = [suite],
+        embed = suites,
         env = _payload_env(platform) | {
             "KILN_CHART": "$(rlocationpath //deploy/chart)",
             "KILN_CHART_VALUES": "$(rlocationpath //deploy/chart:%s)" % platform,
+            "KILN_LOOK": "$(rlocationpath %s)" % _LOOK,
             "KILN_NODE_LABELS": " ".join([label + "=true" for label in labels]),
             "KILN_SHIM_REFUSAL": _REFUSAL_WITHOUT_HARDWARE if has_guest(platform) else _REFUSAL_WITHOUT_CLOUD,
-        },
+        } | env,
         tags = [
             "cpu:2",
             # It makes namespaces, mounts and cgroups.
             "local",
             "node",
         ],
-        target_compatible_with = unavailable or NODE,
+        target_compatible_with = unavailable or machine,
     )
+
+# What looks at a node of a cluster from a pod.
+_LOOK = "//tests/suite/install/look/program"
 
 # What the shim says where it has nothing to start a sandbox with.
 _REFUSAL_WITHOUT_HARDWARE = "vhost-vsock|/dev/kvm"
@@ -146,7 +151,27 @@ def fault_tests(platform):
     _node_test(
         name = "faults",
         platform = platform,
-        suite = "//tests/suite/install/faults:faults_suite",
+        suites = ["//tests/suite/install/faults:faults_suite"],
+        unavailable = [],
+    )
+
+def cluster_tests(platform):
+    """Makes the test that uses a throw-away node as if it were one of somebody's cluster.
+
+    It runs what `node` runs where there is a KUBECONFIG. How a cluster is reached has
+    nothing to do with the platform, so one is enough.
+
+    Args:
+      platform: name of the platform.
+    """
+    _node_test(
+        name = "cluster",
+        platform = platform,
+        suites = [
+            "//tests/suite/install:install_suite",
+            "//tests/suite/install/given:given_suite",
+        ],
+        env = {"KILN_OWN_CLUSTER": "1"},
         unavailable = [],
     )
 
@@ -187,8 +212,9 @@ def platform_tests(platform):
     _node_test(
         name = "node",
         platform = platform,
-        suite = "//tests/suite/install:install_suite",
+        suites = ["//tests/suite/install:install_suite"],
         unavailable = unavailable,
+        machine = NODE_OR_CLUSTER,
     )
     classes = [name for name in PLATFORMS[platform] if name not in WITHOUT_GUEST]
     for class_ in classes:

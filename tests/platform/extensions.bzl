@@ -19,6 +19,10 @@ _MACHINE = '''\
 # machine satisfies where not. It was found out by: {command}
 # {answer}
 NODE = {node}
+
+# The same for a test that can do with a cluster of somebody's, which there is with
+# `--config=cluster` (KILN_CLUSTER is {cluster}).
+NODE_OR_CLUSTER = {node_or_cluster}
 '''
 
 # What //tests/suite/node does with the machine, on a small scale.
@@ -33,6 +37,8 @@ def _test_machine_impl(rctx):
         result = rctx.execute(_PROBE)
         node = user == "0" and result.return_code == 0
         answer = "user %s, exit code %d %s" % (user, result.return_code, result.stderr.strip())
+    cluster = rctx.getenv("KILN_CLUSTER", "")
+    constraint = [] if node else [str(Label("//tests/platform:root_with_namespaces"))]
     if not node:
         # buildifier: disable=print
         print("tests on a node are skipped on this machine, since they need root and its namespaces: %s: %s" % (" ".join(_PROBE), answer))
@@ -40,7 +46,9 @@ def _test_machine_impl(rctx):
     rctx.file("machine.bzl", _MACHINE.format(
         answer = answer.replace("\n", " "),
         command = " ".join(_PROBE),
-        node = [] if node else [str(Label("//tests/platform:root_with_namespaces"))],
+        cluster = repr(cluster),
+        node = constraint,
+        node_or_cluster = [] if cluster else constraint,
     ))
 
 _test_machine = repository_rule(
