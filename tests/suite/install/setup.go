@@ -27,6 +27,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kiln-build/kiln/deploy/manifests/render"
 	"github.com/kiln-build/kiln/payload/bundle"
@@ -166,6 +169,25 @@ func (o *Own) Run(ctx context.Context, name string, args ...string) (string, err
 	return output(o.Node.Command(ctx, name, args...), name, args...)
 }
 
+// Pull makes the container runtime pull an image for pods of a handler, as a kubelet does.
+func (o *Own) Pull(ctx context.Context, image, handler string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("pulling %s for %s: %w", image, handler, err)
+		}
+	}()
+	conn, err := grpc.NewClient("unix://"+o.Path(runtimeSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = cri.NewImageServiceClient(conn).PullImage(ctx, &cri.PullImageRequest{
+		Image:         &cri.ImageSpec{Image: image, RuntimeHandler: handler},
+		SandboxConfig: &cri.PodSandboxConfig{Annotations: map[string]string{"io.containerd.cri.runtime-handler": handler}},
+	})
+	return err
+}
+
 // Exists tells whether the node has a file.
 func (o *Own) Exists(path string) bool {
 	_, err := os.Lstat(o.Path(path))
@@ -174,9 +196,9 @@ func (o *Own) Exists(path string) bool {
 
 // RestartAtWill makes systemd start containerd however often it is asked to. It gives up a
 // unit that is started too often in a short time, which nobody but a test does.
-func (s *Setup) RestartAtWill(t testing.TB) {
+func (o *Own) RestartAtWill(t testing.TB) {
 	t.Helper()
-	_, err := s.Run(t.Context(), "sh", "-euc", "printf '[Unit]\\nStartLimitIntervalSec=0\\n' >/etc/systemd/system/containerd.service.d/often.conf; systemctl daemon-reload")
+	_, err := o.Run(t.Context(), "sh", "-euc", "printf '[Unit]\\nStartLimitIntervalSec=0\\n' >/etc/systemd/system/containerd.service.d/often.conf; systemctl daemon-reload")
 	require.NoError(t, err)
 }
 

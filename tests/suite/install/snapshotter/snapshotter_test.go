@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kiln-build/kiln/tests/suite/install"
+	"github.com/kiln-build/kiln/tests/suite/install/look"
 	"github.com/kiln-build/kiln/tests/suite/node"
 )
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 
 // setUp gives the values by which the payload's snapshotter is set up, and all of the
 // payload's shims use it.
-func setUp(s *install.Setup) map[string]any {
+func setUp(s *install.Own) map[string]any {
 	shims := map[string]any{}
 	for _, class := range s.Classes {
 		shims[class] = map[string]any{"containerd": map[string]any{"snapshotter": name}}
@@ -41,7 +42,7 @@ func setUp(s *install.Setup) map[string]any {
 }
 
 // run runs a program on the node and gives what it printed.
-func run(t *testing.T, s *install.Setup, program string, args ...string) string {
+func run(t *testing.T, s *install.Own, program string, args ...string) string {
 	t.Helper()
 	out, err := s.Run(t.Context(), program, args...)
 	require.NoError(t, err)
@@ -49,13 +50,13 @@ func run(t *testing.T, s *install.Setup, program string, args ...string) string 
 }
 
 // property asks systemd for one of the unit's.
-func property(t *testing.T, s *install.Setup, property string) string {
+func property(t *testing.T, s *install.Own, property string) string {
 	t.Helper()
 	return strings.TrimSpace(run(t, s, "systemctl", "show", "--property="+property, "--value", unit))
 }
 
 // plugins gives what containerd says of each of its snapshotters.
-func plugins(t *testing.T, s *install.Setup) map[string]string {
+func plugins(t *testing.T, s *install.Own) map[string]string {
 	t.Helper()
 	found := map[string]string{}
 	for line := range strings.Lines(run(t, s, "ctr", "plugins", "ls")) {
@@ -69,7 +70,7 @@ func plugins(t *testing.T, s *install.Setup) map[string]string {
 
 // snapshotters gives the snapshotter of each handler, in the configuration that containerd
 // makes of all its files.
-func snapshotters(t *testing.T, s *install.Setup) map[string]string {
+func snapshotters(t *testing.T, s *install.Own) map[string]string {
 	t.Helper()
 	out, err := s.Node.Command(t.Context(), "containerd", "config", "dump").Output()
 	require.NoError(t, err)
@@ -92,7 +93,7 @@ func snapshotters(t *testing.T, s *install.Setup) map[string]string {
 
 // requireRuns asserts that the snapshotter is a service of the node, that containerd knows
 // it, and that the payload's handlers, and no others, use it.
-func requireRuns(t *testing.T, s *install.Setup) {
+func requireRuns(t *testing.T, s *install.Own) {
 	t.Helper()
 	s.RequireInstalled(t, install.Installation, "")
 	require.Equal(t, "active", property(t, s, "ActiveState"))
@@ -106,7 +107,7 @@ func requireRuns(t *testing.T, s *install.Setup) {
 }
 
 // requireGone asserts that neither systemd nor containerd knows of it.
-func requireGone(t *testing.T, s *install.Setup) {
+func requireGone(t *testing.T, s *install.Own) {
 	t.Helper()
 	require.Equal(t, "not-found", property(t, s, "LoadState"))
 	require.Equal(t, "inactive", property(t, s, "ActiveState"))
@@ -116,7 +117,7 @@ func requireGone(t *testing.T, s *install.Setup) {
 
 // requireUsed pulls an image for the payload's handlers, and asserts that the snapshotter
 // has it for them, but that nothing of its content came to the node: the guest pulls it.
-func requireUsed(t *testing.T, s *install.Setup, tag string) {
+func requireUsed(t *testing.T, s *install.Own, tag string) {
 	t.Helper()
 	image, err := node.SingleFileImage("/"+tag, []byte(tag))
 	require.NoError(t, err)
@@ -135,10 +136,10 @@ func requireUsed(t *testing.T, s *install.Setup, tag string) {
 	// A chain of one layer has its name.
 	require.Contains(t, run(t, s, "ctr", "--namespace=k8s.io", "snapshots", "--snapshotter="+name, "ls"), content.String())
 	require.NotContains(t, run(t, s, "ctr", "--namespace=k8s.io", "content", "ls", "--quiet"), layer.String(), "the image's layer is on the node")
-	stored, err := s.Snapshot(stores)
+	seen, err := s.Look(t.Context(), look.Question{Trees: []string{stores}})
 	require.NoError(t, err)
-	require.NotEmpty(t, stored)
-	for path := range stored {
+	require.NotEmpty(t, seen.Entries)
+	for path := range seen.Entries {
 		require.NotEqual(t, tag, filepath.Base(path), "the image's file is on the node")
 	}
 
