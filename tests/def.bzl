@@ -185,7 +185,7 @@ def snapshotter_tests(platform):
     _node_test(
         name = "snapshotter",
         platform = platform,
-        suite = "//tests/suite/install/snapshotter:snapshotter_suite",
+        suites = ["//tests/suite/install/snapshotter:snapshotter_suite"],
         unavailable = [] if _available(platform, "amd64") else ["@platforms//:incompatible"],
     )
 
