@@ -313,6 +313,8 @@ func (g *given) closeWith(t testing.TB) {
 	t.Helper()
 	signals := make(chan os.Signal, 1)
 	done := make(chan struct{})
+	// rules_go's own handler panics at once, with the cluster as it is.
+	signal.Reset(syscall.SIGTERM)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		select {
