@@ -3,12 +3,14 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -94,7 +96,7 @@ func (r *Resolver) Resolve(ctx context.Context, row Row) (*importlock.Import, er
 	}
 	// Who builds for several architectures may attest the index of all.
 	var provenance *importlock.Provenance
-	for _, subject := range []v1.Hash{digest, named.Digest} {
+	for _, subject := range slices.Compact([]v1.Hash{digest, named.Digest}) {
 		if provenance != nil {
 			break
 		}
@@ -117,19 +119,12 @@ func (r *Resolver) Resolve(ctx context.Context, row Row) (*importlock.Import, er
 		Repository: ref.Context().RepositoryStr(),
 		Tag:        row.Tag,
 		Digest:     digest.String(),
-		Version:    or(manifest.Annotations[versionAnnotation], row.Tag),
-		License:    or(manifest.Annotations[licenseAnnotation], row.License),
+		Version:    cmp.Or(manifest.Annotations[versionAnnotation], row.Tag),
+		License:    cmp.Or(manifest.Annotations[licenseAnnotation], row.License),
 		Layer:      *layer,
 		Token:      token,
 		Provenance: provenance,
 	}, nil
-}
-
-func or(stated, otherwise string) string {
-	if stated != "" {
-		return stated
-	}
-	return otherwise
 }
 
 // codeOf tells a registry that fails from one that gives the wrong bytes or

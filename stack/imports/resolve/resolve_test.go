@@ -243,13 +243,22 @@ func TestProvenance(t *testing.T) {
 		{"something else is attached", map[string]string{"an SBOM": "application/spdx+json"}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			host := serve(t, registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true)))
+			inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
+			asked := 0
+			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/referrers/") {
+					asked++
+				}
+				inner.ServeHTTP(w, r)
+			}))
 			img := push(t, host, nil, tarball(t, "usr/bin/kata-agent"))
 			for statement, artifactType := range test.statements {
 				attest(t, host, img, artifactType, statement)
 			}
 			b := &believer{}
+			asked = 0
 			got, err := (&resolve.Resolver{Registry: host, Verifier: b}).Resolve(t.Context(), row())
+			require.Equal(t, 1, asked, "an image that is of no index has one list of statements")
 			if test.wantErr != "" {
 				require.ErrorContains(t, err, test.wantErr)
 				require.Equal(t, exitcode.Unverified, exitcode.Of(err))
