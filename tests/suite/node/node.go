@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/bazelbuild/rules_go/go/runfiles"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -227,20 +226,14 @@ func (n *Node) serviceAccountReady(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// nodeReady says whether the kubelet that was started then has said that the node is
-// ready. After a restart, what the last one said still stands.
+// nodeReady says whether the node takes pods since then.
 func (n *Node) nodeReady(ctx context.Context, since time.Time) (bool, error) {
 	node, err := n.client.CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
 	if err != nil {
 		return false, err
 	}
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady {
-			said := condition.LastHeartbeatTime.After(since.Truncate(time.Second))
-			return said && condition.Status == corev1.ConditionTrue, errors.New(condition.Message)
-		}
-	}
-	return false, errors.New("the kubelet has not registered it")
+	err = takesPods(node, since)
+	return err == nil, err
 }
 
 // failedUnits names the units that systemd has given up.
