@@ -299,12 +299,17 @@ func (s *Setup) RequireServed(t testing.TB, suffix string) {
 	if suffix != "" {
 		instance = suffix[1:]
 	}
-	now := s.State(t)
-	require.Equal(t, "true", now.Labels[ReadyLabel])
-	require.Equal(t, "true", now.Labels[ClaimLabel+instance])
+	labels, err := s.Labels(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "true", labels[ReadyLabel])
+	require.Equal(t, "true", labels[ClaimLabel+instance])
+	classes, err := s.RuntimeClasses(t.Context())
+	require.NoError(t, err)
+	handlers, err := s.Handlers(t.Context())
+	require.NoError(t, err)
 	for _, name := range s.Names(suffix) {
-		require.Equal(t, name, now.Classes[name], "there is no RuntimeClass")
-		require.Contains(t, now.Handlers, name, "containerd does not know the handler")
+		require.Equal(t, name, classes[name], "there is no RuntimeClass")
+		require.Contains(t, handlers, name, "containerd does not know the handler")
 	}
 }
 

@@ -171,10 +171,13 @@ func TestFaults(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(config, append([]byte("[broken\n"), sound...), 0o644))
 		broken := f.State(t)
+		// Also after a failure: containerd would not start again with it.
+		defer func() {
+			require.NoError(t, os.WriteFile(config, sound, 0o644))
+			require.Equal(t, before, f.State(t))
+		}()
 		f.refuses(t, "install", exitcode.BadInput, "/etc/containerd/config.toml:1")
 		require.Equal(t, broken, f.State(t), "something was touched")
-		require.NoError(t, os.WriteFile(config, sound, 0o644))
-		require.Equal(t, before, f.State(t))
 	})
 
 	t.Run("the node is restarted in the middle", func(t *testing.T) {
